@@ -1,0 +1,1 @@
+//! BGP-4 vocabulary. The speaker comes with pod routing; what is here serves option validation today.
