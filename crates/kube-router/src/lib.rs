@@ -1,1 +1,3 @@
 //! The node agent as a library; the binary is `main.rs`.
+
+pub mod kube;
