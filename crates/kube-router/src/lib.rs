@@ -1,3 +1,11 @@
 //! The node agent as a library; the binary is `main.rs`.
 
+pub mod annotations;
 pub mod kube;
+pub mod logging;
+pub mod names;
+pub mod network_services;
+pub mod node;
+pub mod objection;
+pub mod options;
+pub mod secret;

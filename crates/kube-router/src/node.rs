@@ -47,11 +47,12 @@ impl ThisNode {
         all.filter(move |net| Family::of_net(net) == family)
     }
 
-    /// Addresses of the node proper: those of every link whose name does not contain `dummy`, `kube` or `docker`
-    /// (upstream's rule), without duplicates.
+    /// Addresses of the node proper: those of every link that is not named like a virtual one
+    /// ([`crate::names::link::NOT_NODE_LOCAL`], upstream's rule), without duplicates.
     pub fn local_ips(&self, family: Family) -> impl Iterator<Item = IpAddr> {
-        let foreign = |link: &str| ["dummy", "kube", "docker"].iter().any(|part| link.contains(part));
-        let own = self.facts.addresses.iter().filter(move |(link, _)| !foreign(link));
+        let own = self.facts.addresses.iter().filter(|(link, _)| {
+            !crate::names::link::NOT_NODE_LOCAL.iter().any(|part| link.contains(part))
+        });
         let ips: std::collections::BTreeSet<IpAddr> =
             own.map(|(_, net)| net.addr()).filter(|ip| Family::of(ip) == family).collect();
         ips.into_iter()
@@ -59,7 +60,7 @@ impl ThisNode {
 
     /// Whether an address is the node's own on any link but `kube-dummy-if`.
     pub fn has_ip(&self, ip: IpAddr) -> bool {
-        let elsewhere = |link: &Name| **link != *crate::names::DUMMY_LINK;
+        let elsewhere = |link: &Name| **link != *crate::names::link::DUMMY;
         self.facts.addresses.iter().any(|(link, net)| net.addr() == ip && elsewhere(link))
     }
 

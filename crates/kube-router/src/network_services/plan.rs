@@ -47,8 +47,8 @@ pub fn claims(asked: &Asked<'_>, node: &ThisNode, options: &Options) -> Vec<Clai
     }
     let family = Family::of(&ip);
     let mut claims = Vec::with_capacity(asked.backends.len() + 5);
-    let address_port = member(names::SERVICE_PORTS_SET, family, Member::IpPort(ip, protocol, port));
-    let address = member(names::SERVICE_IPS_SET, family, Member::Ip(ip));
+    let address_port = member(names::set::SERVICE_PORTS, family, Member::IpPort(ip, protocol, port));
+    let address = member(names::set::SERVICE_IPS, family, Member::Ip(ip));
     let server = Key::VirtualServer(asked.key);
     if asked.kind != Kind::NodePort && !node.has_ip(ip) {
         let address_row = dummy_address(ip).after([server.clone(), address.key.clone()]);
@@ -88,12 +88,12 @@ fn real_servers(asked: &Asked<'_>) -> impl Iterator<Item = Claim> {
 fn hairpin_members(asked: &Asked<'_>, family: Family) -> impl Iterator<Item = Claim> {
     let local = asked.backends.iter().filter(|(_, backend)| backend.local);
     local.map(move |((ip, port), _)| {
-        member(names::HAIRPIN_SET, family, Member::IpPortIp(*ip, asked.port.protocol, *port, *ip))
+        member(names::set::HAIRPIN, family, Member::IpPortIp(*ip, asked.port.protocol, *port, *ip))
     })
 }
 
 fn dummy_address(ip: IpAddr) -> Claim {
-    let key = Key::Address { link: names::DUMMY_LINK.into(), net: host(ip) };
+    let key = Key::Address { link: names::link::DUMMY.into(), net: host(ip) };
     // The kernel derives an IPv6 address's scope from its prefix and reports it as universe.
     let scope = if ip.is_ipv4() { Scope::Link } else { Scope::Universe };
     Claim::new(key, Row::Address { scope })
@@ -101,15 +101,15 @@ fn dummy_address(ip: IpAddr) -> Claim {
 
 /// The local route of a VIP names the node's address as source, so that the node itself never speaks from a VIP.
 fn local_route(ip: IpAddr, node: &ThisNode) -> Claim {
-    let link = linux::row::Name::from(names::DUMMY_LINK);
-    let key = Key::Route { table: names::LOCAL_TABLE, destination: host(ip), link: Some(link.clone()) };
+    let link = linux::row::Name::from(names::link::DUMMY);
+    let key = Key::Route { table: names::route::TABLE_LOCAL, destination: host(ip), link: Some(link.clone()) };
     let route = Route {
         kind: RouteKind::Local,
         link: Some(link),
         via: None,
         source: node.best_ip(Family::of(&ip)),
         scope: if ip.is_ipv4() { Scope::Host } else { Scope::Universe },
-        protocol: names::KERNEL_PROTOCOL,
+        protocol: names::route::PROTOCOL_KERNEL,
     };
     Claim::new(key, Row::Route(Box::new(route)))
 }
