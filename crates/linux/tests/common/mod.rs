@@ -1,5 +1,6 @@
 //! What kernel tests share: a network namespace of their own, and other people's tools as judges.
 #![allow(dead_code)] // each test binary uses its part
+#![allow(clippy::expect_used, clippy::panic)] // a panic is how a test fails
 
 use std::process::Command;
 use std::time::{Duration, Instant};
