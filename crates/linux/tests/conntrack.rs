@@ -39,8 +39,8 @@ fn net(family: &'static str, addresses: [&str; 4]) -> Net {
     let family_flag = if client.is_ipv4() { "-4" } else { "-6" };
     eventually("local routes of the addresses", || {
         let routes = run(&["ip", family_flag, "route", "show", "table", "local"]);
-        let there = |ip: &&str| routes.lines().any(|line| line.starts_with(&format!("local {ip} ")));
-        addresses.iter().all(|ip| there(&ip)).then_some(())
+        let there = |ip: &str| routes.lines().any(|line| line.starts_with(&format!("local {ip} ")));
+        addresses.iter().all(|ip| there(ip)).then_some(())
     });
     let word = if client.is_ipv4() { "ip" } else { "ip6" };
     let to = |ip: IpAddr| SocketAddr::new(ip, 5300);
