@@ -34,6 +34,9 @@ pub enum Error {
     /// Paths of this process.
     #[error("cannot find out where this runs: {0}")]
     Here(std::io::Error),
+    /// A test executable answered something else than a list of its tests.
+    #[error("{0} does not list its tests in a form this lab understands")]
+    Listing(String),
     /// Native was demanded and is not possible.
     #[error("this kernel cannot run it natively, it lacks: {0}")]
     NotNative(String),
