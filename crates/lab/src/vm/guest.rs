@@ -100,7 +100,7 @@ fn prepare_mounts(job: &Job) -> Result<(), Error> {
     for (path, handle) in
         kept.iter().filter(|(path, _)| scratch.iter().any(|folder| path.starts_with(folder)))
     {
-        make(path)?;
+        stand_in(handle, path)?;
         bind(handle, path)?;
     }
     bind(&modules, Path::new("/lib/modules"))
@@ -117,6 +117,16 @@ fn handle(path: &Path) -> Result<File, Error> {
 
 fn make(path: &Path) -> Result<(), Error> {
     fs::create_dir_all(path).map_err(|source| Error::Mount { target: path.to_owned(), source })
+}
+
+/// Something of the same kind to mount on.
+fn stand_in(handle: &File, path: &Path) -> Result<(), Error> {
+    let fail = |source| Error::Mount { target: path.to_owned(), source };
+    if handle.metadata().map_err(fail)?.is_dir() {
+        return make(path);
+    }
+    make(path.parent().unwrap_or(path))?;
+    File::create(path).map(drop).map_err(fail)
 }
 
 fn filesystem(kind: &str, target: &Path, options: &str) -> Result<(), Error> {

@@ -103,18 +103,12 @@ const SCRATCH: &[&str] =
     &["/run", "/tmp", "/var/tmp", "/var/lib/cni", "/etc/cni", "/var/lib/kube-router", "/mnt"];
 
 fn job(steps: Vec<Step>, options: &Options, modules_root: &Path) -> Result<Job, Error> {
-    let mut keep = vec![
-        std::env::current_exe().map_err(Error::Here)?.parent().unwrap_or(Path::new("/")).to_owned(),
-        repository()?,
-        cache()?,
-        modules_root.to_owned(),
-    ];
+    let mut keep = vec![repository()?, cache()?, modules_root.to_owned()];
+    keep.extend(std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from));
+    keep.extend(beside(&std::env::current_exe().map_err(Error::Here)?));
     for step in &steps {
         keep.push(step.cwd.clone());
-        let program = step.argv.first().map(PathBuf::from);
-        keep.extend(
-            program.and_then(|path| Some(path.parent()?.to_owned())).filter(|path| path.is_absolute()),
-        );
+        keep.extend(step.argv.first().and_then(|program| beside(Path::new(program))));
     }
     keep.retain(|path| path.exists() && path != Path::new("/"));
     keep.sort();
@@ -129,6 +123,14 @@ fn job(steps: Vec<Step>, options: &Options, modules_root: &Path) -> Result<Job, 
         interactive: options.interactive,
         size: options.interactive.then(terminal_size).flatten(),
     })
+}
+
+/// What must be visible for a program to run: its folder, because programs start their neighbours, but the file alone
+/// where the folder is one of the scratch folders. Nothing for a program found on PATH.
+fn beside(program: &Path) -> Option<PathBuf> {
+    let folder = program.parent().filter(|folder| folder.is_absolute())?;
+    let scratch = SCRATCH.iter().any(|scratch| folder == Path::new(scratch));
+    Some(if scratch { program } else { folder }.to_owned())
 }
 
 /// A step that runs `argv` where this process runs.

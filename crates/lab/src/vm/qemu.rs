@@ -76,7 +76,9 @@ pub(super) fn boot(kernel: &Kernel, machine: &Machine, job: &Job) -> Result<Vec<
     let left = deadline.saturating_duration_since(Instant::now());
     let verdict = verdict.wait(&mut qemu, left);
     // The guest powers itself off after its verdict; the kill on drop is for one that does not.
-    qemu.wait(Duration::from_secs(10));
+    if matches!(verdict, Outcome::Verdict(_)) {
+        qemu.wait(Duration::from_secs(10));
+    }
     drop(qemu);
     for pump in ports.pumps.into_inner() {
         let _ = pump.join();
