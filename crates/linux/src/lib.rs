@@ -6,6 +6,8 @@
 //! next; it does no I/O. This crate is the only one that opens netlink sockets or starts processes, and it knows
 //! neither Kubernetes nor BGP.
 
+pub mod conntrack;
+pub mod ipvs;
 pub mod lane;
 pub mod netlink;
 pub mod reconciler;
