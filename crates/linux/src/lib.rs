@@ -15,5 +15,7 @@ pub mod ipvs;
 pub mod lane;
 pub mod netlink;
 pub mod reconciler;
+pub mod route;
 pub mod row;
 pub mod rule;
+pub mod sysctl;
