@@ -1,0 +1,3 @@
+//! The Kubernetes API as the agent sees it.
+
+pub mod client;
