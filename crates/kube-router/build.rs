@@ -3,18 +3,19 @@
 //! The same commit gives the same binary, so the date is that of the commit (or `SOURCE_DATE_EPOCH`), not of the build.
 
 use std::env;
+use std::path::Path;
 use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
-    // A commit, a checkout or a tag changes one of these; outside of a repository there is nothing to watch.
-    for path in ["HEAD", "index", "refs", "packed-refs"] {
-        if let Some(path) =
-            output("git", &["rev-parse", "--git-path", path]).filter(|p| std::path::Path::new(p).exists())
-        {
-            println!("cargo:rerun-if-changed={path}");
-        }
+    // A commit, a checkout or a tag changes one of the first; an edit makes the source dirty.
+    let branch = output("git", &["symbolic-ref", "-q", "HEAD"]);
+    let refs = ["HEAD", "packed-refs", "refs/tags"].into_iter().map(str::to_owned).chain(branch);
+    let git = refs.filter_map(|path| output("git", &["rev-parse", "--git-path", &path]));
+    let source = ["src", "../linux/src", "../bgp/src"].into_iter().map(str::to_owned);
+    for path in git.chain(source).filter(|path| Path::new(path).exists()) {
+        println!("cargo:rerun-if-changed={path}");
     }
     let rustc = env::var("RUSTC").ok().and_then(|rustc| output(&rustc, &["--version"]));
     println!("cargo:rustc-env=KUBE_ROUTER_VERSION={}", version());

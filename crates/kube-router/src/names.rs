@@ -96,7 +96,7 @@ pub mod route {
     pub const PRIORITY_DSR: u32 = 32_764;
     /// Priority of the rule that looks into [`TABLE_EXTERNAL_IP`].
     pub const PRIORITY_EXTERNAL_IP: u32 = 32_765;
-    /// Who put a learned route into the kernel (0x11; the kernel gives this number no meaning).
+    /// Marks a learned route as ours (0x11). `linux/rtnetlink.h` calls the number `RTPROT_MROUTED`; upstream uses it, so do we.
     pub const PROTOCOL: u8 = 17;
     /// What the kernel itself writes on routes of local addresses (`RTPROT_KERNEL`), and upstream on those it replaces.
     pub const PROTOCOL_KERNEL: u8 = 2;

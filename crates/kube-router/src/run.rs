@@ -1,7 +1,10 @@
 //! The whole life of the process, top to bottom: what starts in which order, and how it ends.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
+
+use axum::http::Uri;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -24,6 +27,9 @@ pub enum RunError {
     /// A port is taken or an address is not ours.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The clean-up was interrupted or broke off.
+    #[error("the clean-up did not finish; run it again")]
+    CleanUpCutShort,
     /// Metrics are defined badly.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -52,31 +58,36 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     code
 }
 
-async fn dispatch(args: Vec<OsString>, stop: Stop) -> ExitCode {
+async fn dispatch(args: Vec<OsString>, mut stop: Stop) -> ExitCode {
     let program = args.first().map_or_else(|| "kube-router".into(), |arg| arg.to_string_lossy().into_owned());
     let done = match options::read(args) {
         Err(refusal) => {
             // The reason comes first and last: usage is long, and logs are read from either end.
-            eprintln!("Error: {refusal}\n\n{}\nError: {refusal}", options::usage());
+            say(&format!("Error: {refusal}\n\n{}\nError: {refusal}\n", options::usage()));
             return ExitCode::from(refusal.exit_code());
         }
         Ok(Request::Help(usage)) => {
-            eprint!("{usage}");
+            say(&usage);
             Ok(())
         }
         Ok(Request::Version) => {
-            eprintln!("{}", version::line(&program));
+            say(&format!("{}\n", version::line(&program)));
             Ok(())
         }
-        Ok(Request::CleanUp(options)) => clean_up(&options),
-        Ok(Request::Run(options)) => run(&options, &program, stop).await,
+        Ok(Request::CleanUp(options)) => clean_up(*options, &mut stop).await,
+        Ok(Request::Run(options)) => run(*options, &program, &mut stop).await,
     };
     done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
 }
 
 fn failed(error: &RunError) -> ExitCode {
-    eprintln!("Error: {}", chain(error));
+    say(&format!("Error: {}\n", chain(error)));
     ExitCode::FAILURE
+}
+
+/// Writes to stderr. If nobody reads it any more, nobody is told.
+fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// The error with all that caused it.
@@ -95,20 +106,25 @@ fn require_root() -> Result<(), RunError> {
 }
 
 /// Failures of parts are in the log; upstream's exit status is 0 all the same, and its users' scripts rely on it.
-fn clean_up(options: &Options) -> Result<(), RunError> {
+async fn clean_up(options: Options, stop: &mut Stop) -> Result<(), RunError> {
     logging::start(options.verbosity);
     require_root()?;
-    if let Err(error) = cleanup::run(options) {
+    let work = tokio::task::spawn_blocking(move || cleanup::run(&options));
+    let done = tokio::select! {
+        done = work => done.map_err(|_| RunError::CleanUpCutShort)?,
+        () = stop.asked() => return Err(RunError::CleanUpCutShort),
+    };
+    if let Err(error) = done {
         tracing::error!("clean-up is not complete: {}", chain(&error));
     }
     Ok(())
 }
 
-async fn run(options: &Options, program: &str, stop: Stop) -> Result<(), RunError> {
+async fn run(options: Options, program: &str, stop: &mut Stop) -> Result<(), RunError> {
     logging::start(options.verbosity);
     require_root()?;
     tracing::info!("{}", version::line(program));
-    for warning in start_warnings(options) {
+    for warning in start_warnings(&options) {
         tracing::warn!("{warning}");
     }
     if !options.controllers.any() {
@@ -130,30 +146,38 @@ async fn run(options: &Options, program: &str, stop: Stop) -> Result<(), RunErro
         health,
         metrics,
     };
-    core(start, stop).await;
+    core(start, stop).await?;
     tracing::info!("stopped; what is in the kernel stays and keeps forwarding");
     Ok(())
 }
 
 /// What the core is started with.
-struct Start<'a> {
+pub struct Start {
     /// This node's name.
-    node: String,
+    pub node: String,
     /// The way to the API server; not connected yet.
-    client: ::kube::Config,
+    pub client: ::kube::Config,
     /// All options.
-    options: &'a Options,
+    pub options: Options,
     /// Where components report that they work.
-    health: Health,
+    pub health: Health,
     /// Where components count.
-    metrics: Metrics,
+    pub metrics: Metrics,
 }
 
 /// Runs the controllers until the process is asked to stop.
-async fn core(start: Start<'_>, mut stop: Stop) {
+async fn core(start: Start, stop: &mut Stop) -> Result<(), RunError> {
+    // Health and metrics live until the end: their handles belong to the controllers.
     let Start { node, client, options: _options, health: _health, metrics: _metrics } = start;
-    tracing::info!(node, server = %client.cluster_url, "started");
+    tracing::info!(node, server = server(&client.cluster_url), "started");
     stop.asked().await;
+    Ok(())
+}
+
+/// Host and port of a URL, without a user or password it may hold.
+fn server(url: &Uri) -> String {
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}{port}", url.host().unwrap_or_default())
 }
 
 /// What the user is told once at the start: older names, flags without effect, controllers that do not exist.
@@ -203,6 +227,13 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_its_password() {
+        let shown = |url: &'static str| server(&Uri::from_static(url));
+        assert_eq!(shown("https://user:hunter2@[fd00::1]:6443/"), "[fd00::1]:6443");
+        assert_eq!(shown("https://kubernetes.default.svc/"), "kubernetes.default.svc");
+    }
 
     #[test]
     fn what_is_not_built_is_said_in_one_line() {
