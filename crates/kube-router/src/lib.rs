@@ -7,3 +7,4 @@ pub mod names;
 pub mod objection;
 pub mod options;
 pub mod secret;
+pub mod store;
