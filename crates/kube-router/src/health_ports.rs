@@ -59,7 +59,9 @@ async fn serve(port: u16, wanted: watch::Receiver<Arc<BTreeMap<u16, HealthPort>>
             }
             Err(error) if !told => {
                 told = true;
-                tracing::warn!("health check node port {port} cannot be opened: {error}; tried again until it can");
+                tracing::warn!(
+                    "health check node port {port} cannot be opened: {error}; tried again until it can"
+                );
             }
             Err(_) => {}
         }

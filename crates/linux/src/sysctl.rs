@@ -3,9 +3,9 @@
 //! Decided here: where a key is found when `/proc/sys` is read-only (in most containers it is, and the host's is mounted
 //! elsewhere), and how absence reads. Which value a key should have is a plan's business.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::lane::{Change, Lane, ReadError, Refusal};

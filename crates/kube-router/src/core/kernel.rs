@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::mpsc as queue;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use linux::ipvs::Connections;
 use linux::netlink::Error;
@@ -97,12 +97,14 @@ fn foreign_change(notice: &Notice) -> Option<Input> {
 fn read_facts(kernel: &mut Rtnetlink) -> Result<Facts, Error> {
     let links = links(kernel)?;
     let addresses = local_addresses(kernel)?;
-    let bridge = links.iter().find(|link| *link.name == *names::link::BRIDGE && link.kind == LinkKind::Bridge);
-    let ports = links.iter().filter(|link| bridge.is_some() && link.master == bridge.map(|bridge| bridge.index));
+    let bridge =
+        links.iter().find(|link| *link.name == *names::link::BRIDGE && link.kind == LinkKind::Bridge);
+    let ports =
+        links.iter().filter(|link| bridge.is_some() && link.master == bridge.map(|bridge| bridge.index));
     let bridge_ports: Vec<Name> = ports.map(|port| port.name.clone()).collect();
-    let own = addresses.into_iter().filter(|address| {
-        *address.link != *names::link::DUMMY && !is_link_local(address.net.addr())
-    });
+    let own = addresses
+        .into_iter()
+        .filter(|address| *address.link != *names::link::DUMMY && !is_link_local(address.net.addr()));
     let addresses: Vec<_> = own.map(|address| (address.link, address.net)).collect();
     let mut rp_filter = BTreeMap::new();
     let sysctls = Sysctls::default();
@@ -130,26 +132,33 @@ impl DrainWatch {
         let core = core.clone();
         let run = move || {
             let mut draining: Vec<RealServerKey> = Vec::new();
+            let mut ask_at = Instant::now();
             loop {
                 let next = if draining.is_empty() {
+                    ask_at = Instant::now() + DRAIN_INTERVAL;
                     asked.recv().map_err(|_| queue::RecvTimeoutError::Disconnected)
                 } else {
-                    asked.recv_timeout(DRAIN_INTERVAL)
+                    asked.recv_timeout(ask_at.saturating_duration_since(Instant::now()))
                 };
                 match next {
                     Ok(now) => draining = now,
                     Err(queue::RecvTimeoutError::Disconnected) => return,
-                    Err(queue::RecvTimeoutError::Timeout) => match connections.of(&draining) {
-                        Ok(counts) => {
-                            let idle = |count: &Option<_>| count.is_none_or(is_idle);
-                            let servers = draining.iter().zip(&counts).filter(|(_, count)| idle(count));
-                            let servers: Vec<_> = servers.map(|(server, _)| *server).collect();
-                            if !servers.is_empty() && core.blocking_send(Input::Idle(servers)).is_err() {
-                                return;
+                    Err(queue::RecvTimeoutError::Timeout) => {
+                        ask_at = Instant::now() + DRAIN_INTERVAL;
+                        match connections.of(&draining) {
+                            Ok(counts) => {
+                                let idle = |count: &Option<_>| count.is_none_or(is_idle);
+                                let servers = draining.iter().zip(&counts).filter(|(_, count)| idle(count));
+                                let servers: Vec<_> = servers.map(|(server, _)| *server).collect();
+                                if !servers.is_empty() && core.blocking_send(Input::Idle(servers)).is_err() {
+                                    return;
+                                }
+                            }
+                            Err(error) => {
+                                tracing::warn!("counting connections of draining real servers: {error}")
                             }
                         }
-                        Err(error) => tracing::warn!("counting connections of draining real servers: {error}"),
-                    },
+                    }
                 }
             }
         };
@@ -158,7 +167,7 @@ impl DrainWatch {
         Ok(DrainWatch(sender))
     }
 
-    /// What drains now. Sent only when there is something, or there was.
+    /// What drains now.
     pub(super) fn watch(&self, draining: &Draining) {
         let _ = self.0.send(draining.all().copied().collect());
     }

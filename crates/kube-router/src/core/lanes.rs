@@ -1,16 +1,14 @@
 //! Opening the lanes: what each may touch, and what the kernel must have for them.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use linux::firewall::{FirewallLane, FirewallScope};
 use linux::iptables::tool::{self, Programs};
 use linux::ipvs::{IpvsLane, OpenError};
 use linux::lane::LaneThread;
-use linux::row::{ChainKey, IpvsTimeouts, LaneName, Name};
-use linux::rule::{Action, Match, Rule};
 use linux::route::{OwnPorts, RouteLane, RouteScope};
+use linux::row::{ChainKey, LaneName, Name};
+use linux::rule::{Action, Match, Rule};
 use linux::sysctl::{SysctlLane, Sysctls};
 use tokio::sync::mpsc;
 
@@ -46,14 +44,11 @@ pub(super) struct Opened {
     pub(super) lanes: Vec<(LaneName, LaneThread)>,
     pub(super) own_ports: OwnPorts,
     pub(super) random_fully: bool,
-    /// Requests that wrote to IPVS so far.
-    pub(super) ipvs_writes: Arc<AtomicU64>,
 }
 
 /// Opens every lane. Their sockets belong to the calling thread's network namespace.
 pub(super) fn open(options: &Options, core: &mpsc::Sender<Input>) -> Result<Opened, LaneError> {
-    let ipvs = IpvsLane::open(timeouts(options))?;
-    let ipvs_writes = ipvs.writes();
+    let ipvs = IpvsLane::open(base::timeouts(options))?;
     let programs = Programs::detect()?;
     let random_fully = programs.random_fully();
     let (route_scope, firewall_scope) = scopes();
@@ -67,7 +62,7 @@ pub(super) fn open(options: &Options, core: &mpsc::Sender<Input>) -> Result<Open
         (LaneName::Ipvs, spawn(LaneName::Ipvs, ipvs, core)?),
         (LaneName::Firewall, spawn(LaneName::Firewall, firewall, core)?),
     ];
-    Ok(Opened { lanes, own_ports, random_fully, ipvs_writes })
+    Ok(Opened { lanes, own_ports, random_fully })
 }
 
 /// The lane's name where health speaks of it.
@@ -92,16 +87,6 @@ fn spawn<L: linux::lane::Lane + 'static>(
     };
     LaneThread::spawn(name, move || lane, report)
         .map_err(|source| LaneError::Thread { what: health_name(name), source })
-}
-
-/// The timeouts row that will be desired; the lane reads back only what is asked for.
-pub(super) fn timeouts(options: &Options) -> IpvsTimeouts {
-    let asked = options.service_proxy.timeouts;
-    IpvsTimeouts {
-        tcp: asked.tcp.unwrap_or(0),
-        tcp_fin: asked.tcp_fin.unwrap_or(0),
-        udp: asked.udp.unwrap_or(0),
-    }
 }
 
 /// What on a node belongs to the service proxy, by name: links, addresses and routes; sets, chains and rules.

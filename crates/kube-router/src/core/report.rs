@@ -5,11 +5,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use linux::lane::{Job, ReadError, Refusal};
 use linux::reconciler::{Notice, Reconciler};
-use linux::row::{Key, LaneName, Table, VirtualServerKey};
+use linux::row::{Key, LaneName, Table};
 
 use crate::kube::model::{Kind, ObjectName, WatchEvent};
 use crate::metrics::Metrics;
-use crate::objection::{Objection, Objections};
 use crate::owner::Owner;
 use crate::store::Store;
 
@@ -26,7 +25,13 @@ pub(super) struct Reporter {
 
 impl Reporter {
     pub(super) fn new(metrics: Metrics) -> Reporter {
-        Reporter { metrics, started: HashMap::new(), said_unknown: false, due: HashMap::new(), drifted: HashMap::new() }
+        Reporter {
+            metrics,
+            started: HashMap::new(),
+            said_unknown: false,
+            due: HashMap::new(),
+            drifted: HashMap::new(),
+        }
     }
 
     pub(super) fn watch(&self, event: &WatchEvent) {
@@ -38,7 +43,10 @@ impl Reporter {
             WatchEvent::ListEnds(kind) | WatchEvent::Mended(kind) => resource(kind).set(1),
             WatchEvent::Broken(kind, why) => {
                 resource(kind).set(0);
-                tracing::warn!("the watch of {} does not work: {why}; what is known stays in force", kind.as_str());
+                tracing::warn!(
+                    "watching {}s does not work: {why}; what is known stays in force",
+                    kind.as_str()
+                );
             }
             _ => {}
         }
@@ -127,13 +135,3 @@ impl Reporter {
         }
     }
 }
-
-/// Takes what is wrong with a Service now; logs what was not known.
-pub(super) fn objections(ledger: &mut Objections, service: &ObjectName, now: Vec<Objection>) {
-    for objection in ledger.replace(&service.of_kind(Kind::Service), now) {
-        tracing::warn!("{objection}");
-    }
-}
-
-/// The Service behind each virtual server, for scrapes.
-pub(super) type OwnersOf = HashMap<VirtualServerKey, ObjectName>;

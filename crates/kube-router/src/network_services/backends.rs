@@ -54,7 +54,8 @@ pub fn backends<'a>(
             (false, true) => &mut leaving,
             (false, false) => continue,
         };
-        let named = slice.ports.iter().filter(|other| other.name == port.name && other.protocol == port.protocol);
+        let named =
+            slice.ports.iter().filter(|other| other.name == port.name && other.protocol == port.protocol);
         place.extend(named.map(|target| ((endpoint.ip, target.port), Backend { weight: 1, local })));
     }
     if ready.is_empty() {

@@ -18,6 +18,7 @@ pub type RealServerKey = (VirtualServerKey, IpAddr, u16);
 pub struct Draining {
     deadlines: BTreeMap<RealServerKey, Instant>,
     by_deadline: BTreeSet<(Instant, RealServerKey)>,
+    version: u64,
 }
 
 impl Draining {
@@ -25,6 +26,7 @@ impl Draining {
     pub fn start(&mut self, server: RealServerKey, deadline: Instant) {
         if let std::collections::btree_map::Entry::Vacant(place) = self.deadlines.entry(server) {
             place.insert(deadline);
+            self.version += 1;
             self.by_deadline.insert((deadline, server));
         }
     }
@@ -33,6 +35,7 @@ impl Draining {
     pub fn end(&mut self, server: &RealServerKey) -> bool {
         let Some(deadline) = self.deadlines.remove(server) else { return false };
         self.by_deadline.remove(&(deadline, *server));
+        self.version += 1;
         true
     }
 
@@ -60,6 +63,11 @@ impl Draining {
     /// The next deadline.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.by_deadline.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Rises with every change.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// Everything that drains, to be asked whether it is idle.

@@ -17,13 +17,14 @@ pub mod firewall;
 pub mod frontends;
 pub mod health;
 pub mod plan;
+mod pods;
 pub mod service_ips;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use linux::reconciler::Claim;
 use linux::row::{Family, Key, Row, VirtualServerKey};
@@ -32,7 +33,8 @@ use self::contests::{Claimant, Contests};
 use self::drain::Draining;
 use self::frontends::Frontend;
 use self::health::HealthPorts;
-use crate::kube::model::{ObjectName, Service};
+use self::pods::Pods;
+use crate::kube::model::{Kind, ObjectName, Service};
 use crate::node::ThisNode;
 use crate::objection::Objection;
 use crate::options::Options;
@@ -60,8 +62,10 @@ pub struct NetworkServices {
     draining: Draining,
     health: HealthPorts,
     hairpins: Hairpins,
+    pods: Pods,
     dirty: BTreeSet<VirtualServerKey>,
     dirty_base: bool,
+    dirty_hairpin: bool,
     dirty_pods: bool,
 }
 
@@ -71,29 +75,37 @@ impl NetworkServices {
     pub fn service_changed(&mut self, id: &ObjectName, inputs: Inputs<'_>) -> Vec<Objection> {
         let Some(service) = inputs.store.service(id) else {
             self.dirty.extend(self.contests.replace(id, 0, Vec::new()));
-            self.dirty_base |= self.hairpins.replace(id, BTreeSet::new());
+            self.dirty_hairpin |= self.hairpins.replace(id, BTreeSet::new());
             self.health.replace(id, None);
             return Vec::new();
         };
         let (frontends, mut objections) = frontends::frontends(service, inputs.node, inputs.options);
-        self.dirty_base |= self.hairpins.replace(id, hairpins(service, &frontends, inputs.options));
+        self.dirty_hairpin |= self.hairpins.replace(id, hairpins(service, &frontends, inputs.options));
         self.health.replace(id, health::of(service, inputs));
         self.dirty.extend(self.contests.replace(id, service.created, frontends));
         objections.extend(self.lost_contests(service));
         objections
     }
 
-    /// This node, its addresses or its bridge ports changed: everything may look different. O(Services).
-    pub fn node_changed(&mut self, inputs: Inputs<'_>) -> Vec<Objection> {
+    /// This node's object or addresses changed: every Service may look different. O(Services).
+    pub fn node_changed(&mut self, inputs: Inputs<'_>) -> Vec<(ObjectName, Vec<Objection>)> {
         self.dirty_base = true;
-        self.dirty_pods = true;
+        self.dirty_hairpin = true;
         let ids: Vec<ObjectName> = inputs.store.services().map(|service| service.id.clone()).collect();
-        ids.iter().flat_map(|id| self.service_changed(id, inputs)).collect()
+        ids.into_iter().map(|id| (id.clone(), self.service_changed(&id, inputs))).collect()
     }
 
-    /// A pod of this node came, went or changed.
-    pub fn pods_changed(&mut self) {
-        self.dirty_pods = true;
+    /// Links of this node changed, but no address: bridge ports, settings of links.
+    pub fn links_changed(&mut self) {
+        self.dirty_base = true;
+        self.dirty_hairpin = true;
+    }
+
+    /// These pods came, went or changed. O(their addresses).
+    pub fn pods_changed(&mut self, changed: &BTreeSet<ObjectName>, inputs: Inputs<'_>) {
+        for id in changed {
+            self.dirty_pods |= self.pods.replace(id, inputs.store.pod(id), &inputs.node.name);
+        }
     }
 
     /// A real server has no connections left.
@@ -119,10 +131,12 @@ impl NetworkServices {
         if std::mem::take(&mut self.dirty_base) {
             planned.push((Owner::ServiceProxy, base::claims(inputs.node, inputs.options)));
             planned.push((Owner::NodeAddresses, firewall::local_ips(inputs.node)));
+        }
+        if std::mem::take(&mut self.dirty_hairpin) {
             planned.push((Owner::Hairpin, self.plan_hairpin(inputs)));
         }
         if std::mem::take(&mut self.dirty_pods) {
-            planned.push((Owner::NodePods, firewall::node_pods(inputs.store.pods_of(&inputs.node.name))));
+            planned.push((Owner::NodePods, firewall::node_pods(self.pods.here())));
         }
         for key in std::mem::take(&mut self.dirty) {
             let claims = self.plan_virtual_server(key, inputs, now, in_kernel(&key));
@@ -183,7 +197,7 @@ impl NetworkServices {
                 if backends.contains_key(&(*ip, *port)) {
                     self.draining.end(&(key, *ip, *port));
                 } else {
-                    let grace = inputs.store.pod_with_ip(*ip).map(|pod| Duration::from_secs(pod.grace_seconds.into()));
+                    let grace = self.pods.grace_of(*ip);
                     self.draining.start((key, *ip, *port), now + grace.unwrap_or(period));
                 }
             }
@@ -205,7 +219,8 @@ impl NetworkServices {
     fn plan_hairpin(&self, inputs: Inputs<'_>) -> Vec<Claim> {
         let addresses = self.hairpins.addresses();
         let families = Family::ALL.into_iter().filter(|family| inputs.node.best_ip(*family).is_some());
-        let mut claims: Vec<Claim> = families.flat_map(|family| firewall::hairpin(family, &addresses)).collect();
+        let mut claims: Vec<Claim> =
+            families.flat_map(|family| firewall::hairpin(family, &addresses)).collect();
         if !addresses.is_empty() {
             let ports = inputs.node.facts.bridge_ports.iter().cloned();
             claims.extend(
@@ -221,8 +236,7 @@ impl NetworkServices {
             (winner.service != service.id).then_some((frontend, winner))
         });
         lost.map(|(frontend, winner)| Objection {
-            kind: crate::kube::model::Kind::Service,
-            object: service.id.clone(),
+            object: service.id.of_kind(Kind::Service),
             field: "spec".to_owned(),
             value: Owner::VirtualServer(frontend.key).to_string(),
             reason: format!("is already served by the older Service {}", winner.service),
