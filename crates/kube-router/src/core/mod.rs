@@ -281,8 +281,15 @@ impl Core {
         }
         let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
         let reconciler = &self.reconciler;
-        let in_kernel = |key: &VirtualServerKey| reconciler.contents(&Key::VirtualServer(*key));
-        let planned = self.services.plan(inputs, now, in_kernel);
+        let in_kernel = |key: &VirtualServerKey| {
+            let key = Key::VirtualServer(*key);
+            let inside = reconciler.contents(&key).filter_map(|(key, _)| match key {
+                Key::RealServer(_, ip, port) => Some((*ip, *port)),
+                _ => None,
+            });
+            inside.collect()
+        };
+        let planned = self.services.plan(inputs, now, &in_kernel);
         for (owner, claims) in planned {
             self.reconciler.set(&owner, claims);
         }

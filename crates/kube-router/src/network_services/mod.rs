@@ -110,22 +110,19 @@ impl NetworkServices {
 
     /// A real server has no connections left.
     pub fn drained(&mut self, server: &drain::RealServerKey) {
-        if self.draining.end(server) {
+        if self.draining.finish(server) {
             self.dirty.insert(server.0);
         }
     }
 
     /// What must be planned now, planned. `in_kernel` tells the real servers a virtual server is believed to have.
     /// O(what is dirty).
-    pub fn plan<'a, K>(
+    pub fn plan(
         &mut self,
         inputs: Inputs<'_>,
         now: Instant,
-        in_kernel: impl Fn(&VirtualServerKey) -> K,
-    ) -> Vec<Planned>
-    where
-        K: Iterator<Item = (&'a Key, &'a Row)>,
-    {
+        in_kernel: &dyn Fn(&VirtualServerKey) -> Vec<(IpAddr, u16)>,
+    ) -> Vec<Planned> {
         self.dirty.extend(self.draining.take_due(now));
         let mut planned = Vec::with_capacity(self.dirty.len() + 3);
         if std::mem::take(&mut self.dirty_base) {
@@ -139,7 +136,7 @@ impl NetworkServices {
             planned.push((Owner::NodePods, firewall::node_pods(self.pods.here())));
         }
         for key in std::mem::take(&mut self.dirty) {
-            let claims = self.plan_virtual_server(key, inputs, now, in_kernel(&key));
+            let claims = self.plan_virtual_server(key, inputs, now, in_kernel);
             planned.push((Owner::VirtualServer(key), claims));
         }
         planned
@@ -165,20 +162,20 @@ impl NetworkServices {
         &self.contests
     }
 
-    fn plan_virtual_server<'a>(
+    fn plan_virtual_server(
         &mut self,
         key: VirtualServerKey,
         inputs: Inputs<'_>,
         now: Instant,
-        in_kernel: impl Iterator<Item = (&'a Key, &'a Row)>,
+        in_kernel: &dyn Fn(&VirtualServerKey) -> Vec<(IpAddr, u16)>,
     ) -> Vec<Claim> {
-        let winner = self.contests.winner(&key);
-        let asked = winner.and_then(|claimant| {
+        let winner = self.contests.winner(&key).cloned();
+        let asked = winner.as_ref().and_then(|claimant| {
             let service = inputs.store.service(&claimant.service)?;
             Some((claimant, service, service.ports.get(claimant.port)?))
         });
         let Some((Claimant { kind, .. }, service, port)) = asked else {
-            self.stop_draining(&key);
+            self.draining.cancel_others(&key, &[]);
             return Vec::new();
         };
         let scheduler = &service.wishes.scheduler;
@@ -192,28 +189,19 @@ impl NetworkServices {
             drains,
         );
         if let (Some(period), true) = (inputs.options.service_proxy.drain, drains) {
-            for (row_key, _) in in_kernel {
-                let Key::RealServer(_, ip, port) = row_key else { continue };
-                if backends.contains_key(&(*ip, *port)) {
-                    self.draining.end(&(key, *ip, *port));
-                } else {
-                    let grace = self.pods.grace_of(*ip);
-                    self.draining.start((key, *ip, *port), now + grace.unwrap_or(period));
-                }
+            let leaving: Vec<_> =
+                in_kernel(&key).into_iter().filter(|at| !backends.contains_key(at)).collect();
+            self.draining.cancel_others(&key, &leaving);
+            for (ip, port) in leaving {
+                let grace = self.pods.grace_of(ip).unwrap_or(period);
+                self.draining.start((key, ip, port), now + grace);
             }
         } else {
-            self.stop_draining(&key);
+            self.draining.cancel_others(&key, &[]);
         }
         let draining: Vec<(IpAddr, u16)> = self.draining.of(&key).collect();
         let asked = plan::Asked { key, kind: *kind, service, port, backends: &backends, draining: &draining };
         plan::claims(&asked, inputs.node, inputs.options)
-    }
-
-    fn stop_draining(&mut self, key: &VirtualServerKey) {
-        let leaving: Vec<_> = self.draining.of(key).collect();
-        for (ip, port) in leaving {
-            self.draining.end(&(*key, ip, port));
-        }
     }
 
     fn plan_hairpin(&self, inputs: Inputs<'_>) -> Vec<Claim> {
