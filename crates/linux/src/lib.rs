@@ -7,6 +7,8 @@
 //! neither Kubernetes nor BGP.
 
 pub mod command;
+pub mod conntrack;
+pub mod ipvs;
 pub mod lane;
 pub mod netlink;
 pub mod reconciler;
