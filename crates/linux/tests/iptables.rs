@@ -200,8 +200,8 @@ fn refused_edits_leave_the_others_and_their_own_last_state() {
                 chain_edit("GOOD", &[Rule::new([], Action::Jump("LATER".into()))], family),
                 // Told at parsing, by line.
                 chain_edit("KEPT", &[Rule::new([no_set], Action::Drop)], family),
-                // Told by the kernel at commit: by line in nft, not at all in legacy. xt_ipvs is not needed for it.
-                chain_edit("LOOP", &[Rule::new([], Action::Jump("LOOP".into()))], family),
+                // Told by the kernel at commit, for MASQUERADE works in nat only: by line in nft, by none in legacy.
+                chain_edit("WRONG", &[Rule::new([], Action::Masquerade { random_fully: false })], family),
                 Edit { declare: Some("KUBE-USED".into()), remove: true, ..Edit::default() },
                 chain_edit("LATER", &[Rule::new([], Action::Drop)], family),
             ];
@@ -221,7 +221,7 @@ fn refused_edits_leave_the_others_and_their_own_last_state() {
             let filter = &tables[&FilterTable::Filter];
             assert_eq!(filter["KEPT"], ["-j ACCEPT"]);
             assert_eq!((&filter["GOOD"], &filter["LATER"]), (&vec!["-j LATER"], &vec!["-j DROP"]));
-            assert!(!filter.contains_key("LOOP") && filter["INPUT"] == ["-j KUBE-USED"], "{dump}");
+            assert!(!filter.contains_key("WRONG") && filter["INPUT"] == ["-j KUBE-USED"], "{dump}");
         });
     }
 }
