@@ -1,5 +1,7 @@
 //! Sets against the real kernel; the `ipset` program is the judge.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a panic is how a test fails
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! Rules against the real kernel, in both flavours and both families: `iptables-*-save` and packets are the judges.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a panic is how a test fails
+
 mod common;
 
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
