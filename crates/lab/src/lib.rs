@@ -1,1 +1,4 @@
-//! Clusters out of network namespaces. Never shipped.
+//! Clusters out of network namespaces: for tests, for the demo, to poke at by hand. Never shipped.
+
+pub mod process;
+pub mod vm;
