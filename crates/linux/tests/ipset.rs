@@ -113,7 +113,8 @@ fn every_type_and_family_is_what_ipset_sees() {
 
                 let (description, mut read) = sets.members(&name).unwrap().unwrap();
                 let mut written = plain.clone();
-                (read.sort(), written.sort());
+                read.sort();
+                written.sort();
                 assert_eq!((description.header, read), (Some(header), written));
 
                 let missing_too = sets.change(Edit::Delete, &name, &plain).unwrap();
