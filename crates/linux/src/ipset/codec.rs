@@ -261,12 +261,8 @@ pub(super) fn parse_listed(payload: &[u8]) -> Option<Listed> {
         max_members,
         timeout: number(attr::TIMEOUT),
     });
-    let members = match (attributes.get(attr::ADT), kind) {
-        (Some(adt), Some(kind)) => {
-            adt.nested().filter_map(|member| parse_member(member.nested(), kind)).collect()
-        }
-        _ => Vec::new(),
-    };
+    let adt = attributes.get(attr::ADT);
+    let members = adt.map(|adt| adt.nested().filter_map(|member| parse_member(member.nested())).collect());
     Some(Listed {
         name,
         kind_name,
@@ -274,27 +270,30 @@ pub(super) fn parse_listed(payload: &[u8]) -> Option<Listed> {
         header,
         references: number(attr::REFERENCES).unwrap_or(0),
         count: number(attr::MEMBERS).unwrap_or(0),
-        members,
+        members: members.unwrap_or_default(),
     })
 }
 
-fn parse_member(data: Attributes<'_>, kind: SetKind) -> Option<Member> {
+/// A member by its shape: later messages of a long list do not repeat the type. Only sets of a [`SetKind`] are ever
+/// asked for their members, and those differ in shape.
+fn parse_member(data: Attributes<'_>) -> Option<Member> {
     if data.get(attr::MEMBER_FLAGS).and_then(|flags| flags.be32()).unwrap_or(0) & NO_MATCH != 0 {
         return None;
     }
     let ip = |kind| data.get(kind)?.nested().next()?.ip();
     let first: IpAddr = ip(attr::IP)?;
-    let net = || {
-        let length = data.get(attr::PREFIX_LENGTH).and_then(|length| length.u8());
-        IpNet::new(first, length.unwrap_or(Family::of(&first).host_len())).ok()
+    let net = match data.get(attr::PREFIX_LENGTH).and_then(|length| length.u8()) {
+        Some(length) => Some(IpNet::new(first, length).ok()?),
+        None => None,
     };
-    let protocol = || Protocol::from_number(data.get(attr::IP_PROTOCOL)?.u8()?);
-    let port = || data.get(attr::PORT)?.be16();
-    Some(match kind {
-        SetKind::HashIp => Member::Ip(first),
-        SetKind::HashNet => Member::Net(net()?),
-        SetKind::HashIpPort => Member::IpPort(first, protocol()?, port()?),
-        SetKind::HashIpPortIp => Member::IpPortIp(first, protocol()?, port()?, ip(attr::SECOND_IP)?),
-        SetKind::HashNetPort => Member::NetPort(net()?, protocol()?, port()?),
+    let Some(port) = data.get(attr::PORT).and_then(|port| port.be16()) else {
+        return Some(net.map_or(Member::Ip(first), Member::Net));
+    };
+    let protocol = Protocol::from_number(data.get(attr::IP_PROTOCOL)?.u8()?)?;
+    Some(match (net, ip(attr::SECOND_IP)) {
+        (Some(net), None) => Member::NetPort(net, protocol, port),
+        (None, Some(second)) => Member::IpPortIp(first, protocol, port, second),
+        (None, None) => Member::IpPort(first, protocol, port),
+        (Some(_), Some(_)) => return None,
     })
 }

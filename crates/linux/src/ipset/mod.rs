@@ -160,7 +160,8 @@ impl Sets {
         Ok(listed.into_iter().map(describe).collect())
     }
 
-    /// Describes one set and lists its members; `None` if there is none of that name.
+    /// Describes one set and lists its members; `None` if there is none of that name. Members of a set whose type
+    /// is not a [`SetKind`] are not listed.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -174,7 +175,11 @@ impl Sets {
         let Some(mut first) = parts.next() else { return Ok(None) };
         let mut members = std::mem::take(&mut first.members);
         parts.for_each(|part| members.extend(part.members));
-        Ok(Some((describe(first), members)))
+        let description = describe(first);
+        if description.header.is_none() {
+            members.clear();
+        }
+        Ok(Some((description, members)))
     }
 
     /// The newest revision both the kernel and this module know.

@@ -33,3 +33,6 @@ pub fn check(rule: &Rule, family: Family) -> Result<(), String> {
         Err(format!("'{text}' is not in normal form: it reads back as {back:?}"))
     }
 }
+
+#[cfg(test)]
+mod tests;
