@@ -2,9 +2,16 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Faults, Handle};
+use tokio::task::JoinHandle;
+
+use super::listener::Listeners;
+use super::rules::{Admission, AdmitAll, Registry};
+use super::shared::Shared;
+use super::store::Store;
+use super::{Faults, Handle, http};
 use crate::control_plane;
 
 /// How to start a server.
@@ -51,32 +58,77 @@ pub enum Error {
 }
 
 /// A running server; dropping it stops it.
-pub struct ApiServer {}
+pub struct ApiServer {
+    shared: Arc<Shared>,
+    listeners: Arc<Listeners>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
 
 impl ApiServer {
     /// Binds and serves; returns as soon as connections are accepted. Needs a tokio runtime.
-    pub async fn start(_config: Config) -> Result<Self, Error> {
-        unimplemented!()
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        let admission: Box<dyn Admission> = match &config.control_plane {
+            Some(plan) => Box::new(control_plane::Admission::new(plan)),
+            None => Box::new(AdmitAll),
+        };
+        let registry = Registry::new(Store::new(config.history), admission);
+        let shared = Shared::new(registry, config.bookmark_interval);
+        let server = Self { shared, listeners: Arc::default(), tasks: Mutex::default() };
+        control_plane::create_initial_namespaces(&server.handle());
+        if let Some(plan) = &config.control_plane {
+            server.keep(control_plane::start(server.handle(), plan));
+        }
+        for listener in config.listeners {
+            server.add_listener(listener)?;
+        }
+        for address in config.listen {
+            let bind = |source| Error::Bind { address, source };
+            server.add_listener(TcpListener::bind(address).map_err(bind)?)?;
+        }
+        Ok(server)
     }
 
-    /// Serves on one more listener, for nodes that appear later.
-    pub fn add_listener(&self, _listener: TcpListener) -> Result<SocketAddr, Error> {
-        unimplemented!()
+    /// Serves on one more listener, for nodes that appear later. Needs the runtime the server was started on.
+    pub fn add_listener(&self, listener: TcpListener) -> Result<SocketAddr, Error> {
+        let address = listener.local_addr().map_err(Error::Listener)?;
+        listener.set_nonblocking(true).map_err(Error::Listener)?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(Error::Listener)?;
+        let accepting = self.listeners.add(listener, self.shared.switches.availability());
+        let router = http::router(self.shared.clone());
+        self.keep([tokio::spawn(async move {
+            if let Err(error) = axum::serve(accepting, router).await {
+                tracing::error!(%error, %address, "API server stopped serving");
+            }
+        })]);
+        Ok(address)
     }
 
-    /// Where it listens, in the order given.
+    fn keep(&self, tasks: impl IntoIterator<Item = JoinHandle<()>>) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
+    }
+
+    /// Where it listens: the given listeners, then the bound addresses, then those added.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        unimplemented!()
+        self.listeners.addresses()
     }
 
     /// The in-process client.
     pub fn handle(&self) -> Handle {
-        unimplemented!()
+        Handle::new(self.shared.clone())
     }
 
     /// The switchboard of faults.
     pub fn faults(&self) -> Faults {
-        unimplemented!()
+        Faults::new(self.shared.clone(), self.listeners.clone())
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        for task in self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+        self.listeners.cut();
     }
 }
 

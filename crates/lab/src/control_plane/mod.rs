@@ -1,6 +1,10 @@
 //! What kube-apiserver's admission, kube-controller-manager, kube-scheduler and a cloud would do.
 
 use ipnet::IpNet;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::api_server::{ApiError, Handle, Resource, rules};
 
 /// The cluster's address plan.
 #[derive(Clone, Debug)]
@@ -22,4 +26,32 @@ impl Default for Config {
             load_balancer_cidrs: Vec::new(),
         }
     }
+}
+
+pub(crate) struct Admission {}
+
+impl Admission {
+    pub(crate) fn new(_config: &Config) -> Self {
+        Self {}
+    }
+}
+
+impl rules::Admission for Admission {
+    fn create(&mut self, _: Resource, _: &mut Value) -> Result<(), ApiError> {
+        Ok(())
+    }
+    fn update(&mut self, _: Resource, _: &Value, _: &mut Value) -> Result<(), ApiError> {
+        Ok(())
+    }
+    fn removed(&mut self, _: Resource, _: &Value) {}
+}
+
+pub(crate) fn create_initial_namespaces(handle: &Handle) {
+    for name in ["default", "kube-system"] {
+        let _ = handle.create(Resource::Namespaces, json!({"metadata": {"name": name}}));
+    }
+}
+
+pub(crate) fn start(_handle: Handle, _config: &Config) -> Vec<JoinHandle<()>> {
+    Vec::new()
 }
