@@ -190,6 +190,14 @@ impl Match {
             _ => 6,
         }
     }
+
+    /// Whether it is an address match that every address fulfils, which the kernel does not keep.
+    pub fn is_always_true(&self) -> bool {
+        matches!(
+            self,
+            Match::Source { net, not: false } | Match::Destination { net, not: false } if net.prefix_len() == 0
+        )
+    }
 }
 
 impl Rule {
@@ -197,10 +205,16 @@ impl Rule {
     /// what was written.
     pub fn new(matches: impl Into<Vec<Match>>, action: Action) -> Rule {
         let mut matches = matches.into();
+        matches.retain(|condition| !condition.is_always_true());
         matches.sort_by_key(Match::rank);
         for condition in &mut matches {
-            if let Match::Ipvs(ipvs) = condition {
-                ipvs.ipvs = true; // every other condition of this match implies it
+            match condition {
+                Match::Ipvs(ipvs) => ipvs.ipvs = true, // every other condition of this match implies it
+                Match::ConntrackState(states) => {
+                    states.sort();
+                    states.dedup();
+                }
+                _ => {}
             }
         }
         Rule::Known(Box::new(KnownRule { matches, comment: None, action }))

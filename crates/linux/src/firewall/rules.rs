@@ -55,17 +55,13 @@ pub(super) fn foreign_edit(
         check(rule, key.family).map_err(Refusal::new)?;
     }
     let parsed: Vec<Rule> = rules.iter().map(|text| parse(text, key.family)).collect();
-    let is_ours = |(rule, text): (&Rule, &&str)| {
-        scope.is_jumped_to(text)
-            || all_asked.contains_key(&(key.clone(), rule.clone()))
-            || (scope.foreign)(key, rule)
-    };
-    let ours: Vec<bool> = parsed.iter().zip(rules).map(is_ours).collect();
+    let leads = |(rule, text): (&Rule, &&str)| leads(key, rule, scope.is_jumped_to(text), all_asked);
+    let leading: Vec<bool> = parsed.iter().zip(rules).map(leads).collect();
     let found: Vec<usize> =
         parsed.iter().enumerate().filter(|(_, there)| *there == rule).map(|(index, _)| index).collect();
     Ok(Edit {
         refers: rule.jump_target().filter(|_| asked.is_some()).cloned().into_iter().collect(),
-        lines: foreign::place(&key.name, rules, &ours, &found, &render(rule, key.family), asked),
+        lines: foreign::place(&key.name, rules, &leading, &found, &render(rule, key.family), asked),
         ..Edit::default()
     })
 }
@@ -100,22 +96,34 @@ fn foreign_rows(
 ) {
     let written_here = asked.keys().any(|(chain, _)| chain == key);
     let looked_at = written_here || BUILT_IN.contains(&&*key.name);
-    let recognise = |text: &&str| -> Option<Rule> {
+    // The rule, and whether it may stand before one that is first.
+    let recognise = |text: &&str| -> Option<(Rule, bool)> {
         let jumps = scope.is_jumped_to(text);
         if !jumps && !looked_at {
             return None;
         }
         let rule = parse(text, key.family);
         let ours = jumps || asked.contains_key(&(key.clone(), rule.clone())) || (scope.foreign)(key, &rule);
-        ours.then_some(rule)
+        let leads = ours && leads(key, &rule, jumps, asked);
+        ours.then_some((rule, leads))
     };
-    let found: Vec<Option<Rule>> = rules.iter().map(recognise).collect();
-    let ours: Vec<bool> = found.iter().map(Option::is_some).collect();
+    let found: Vec<Option<(Rule, bool)>> = rules.iter().map(recognise).collect();
+    let leading: Vec<bool> =
+        found.iter().map(|rule| rule.as_ref().is_some_and(|(_, leads)| *leads)).collect();
     let mut seen = HashSet::new();
     for (index, rule) in found.into_iter().enumerate() {
-        let Some(rule) = rule.filter(|rule| seen.insert(rule.clone())) else { continue };
+        let Some((rule, _)) = rule.filter(|(rule, _)| seen.insert(rule.clone())) else { continue };
         let row_key = (key.clone(), rule);
-        let place = foreign::position(&ours, index, asked.get(&row_key).copied());
+        let place = foreign::position(&leading, index, asked.get(&row_key).copied());
         rows.push((Key::ForeignRule(row_key.0, row_key.1), Row::ForeignRule(place)));
+    }
+}
+
+/// Whether a rule may stand before one of ours that is first: it was asked to be first as well, or it is a jump of
+/// ours nobody asked for yet, as after a restart.
+fn leads(key: &ChainKey, rule: &Rule, jumps_to_ours: bool, asked: &Asked) -> bool {
+    match asked.get(&(key.clone(), rule.clone())) {
+        Some(position) => *position == Position::First,
+        None => jumps_to_ours,
     }
 }

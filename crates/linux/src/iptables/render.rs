@@ -4,6 +4,7 @@
 //! before the other matches but behind `physdev` and `ipvs`, where Go kube-router puts it, so that rules it left
 //! behind are equal in text too. Sources: `iptables/iptables.c`, `extensions/libxt_*.c` of iptables 1.8.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -66,6 +67,7 @@ macro_rules! put {
 
 fn header(text: &mut String, condition: &Match, family: Family) {
     match condition {
+        always if always.is_always_true() => {}
         Match::Source { net, not } => network(text, "-s", net, *not),
         Match::Destination { net, not } => network(text, "-d", net, *not),
         Match::InLink(link) => put!(text, " -i {link}"),
@@ -113,7 +115,8 @@ fn extension(text: &mut String, condition: &Match, protocol: &str, family: Famil
             }
         }
         Match::ConntrackState(states) => {
-            let states: Vec<&str> = states.iter().map(|state| state_name(*state)).collect();
+            let ordered: BTreeSet<&ConntrackState> = states.iter().collect();
+            let states: Vec<&str> = ordered.into_iter().map(|state| state_name(*state)).collect();
             put!(text, " -m conntrack --ctstate {}", states.join(","));
         }
         Match::LocalAddress { direction, not } => {
@@ -146,9 +149,9 @@ fn ipvs_match(text: &mut String, ipvs: &IpvsMatch) {
         put!(text, " --vproto {}", Protocol::number(*protocol));
     }
     if let Some(net) = address {
-        match net {
-            IpNet::V4(net) if net.prefix_len() == 32 => put!(text, " --vaddr {}", net.addr()),
-            net => put!(text, " --vaddr {}/{}", address_text(net.addr()), net.prefix_len()),
+        put!(text, " --vaddr {}", address_text(net.addr()));
+        if net.prefix_len() < net.max_prefix_len() {
+            put!(text, "/{}", net.prefix_len());
         }
     }
     if let Some(port) = port {

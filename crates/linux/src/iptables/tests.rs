@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::row::Protocol;
-use crate::rule::{Action, ConntrackState, Direction, IpvsMatch, Match};
+use crate::rule::{Action, ConntrackState, Direction, IpvsMatch, KnownRule, Match};
 
 fn both_ways(family: Family, rule: Rule, text: &str) {
     assert_eq!(render(&rule, family), text);
@@ -167,12 +167,25 @@ fn what_is_not_understood_is_kept_as_it_is() {
 
 #[test]
 fn a_rule_that_would_read_back_differently_is_refused() {
-    let everywhere = Match::Source { net: "10.0.0.1/8".parse().unwrap(), not: false };
-    assert!(check(&Rule::new([everywhere], Action::Accept), Family::V4).is_err());
+    let known = |condition| {
+        let matches = vec![condition];
+        Rule::Known(Box::new(KnownRule { matches, comment: None, action: Action::Accept }))
+    };
+    assert!(check(&known(source("10.0.0.1/8")), Family::V4).is_err());
+    assert!(check(&known(source("0.0.0.0/0")), Family::V4).is_err());
+    use ConntrackState::{Established, New, Related};
+    assert!(check(&known(Match::ConntrackState(vec![Established, New])), Family::V4).is_err());
     assert!(check(&Rule::new([], Action::Accept).comment("two\nlines"), Family::V4).is_err());
+    // What can be brought into normal form is.
+    let states = Match::ConntrackState(vec![Established, Related, Established]);
+    both_ways(
+        Family::V4,
+        Rule::new([states, source("0.0.0.0/0")], Action::Accept),
+        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    );
     let reject = Rule::new([Match::Protocol(Protocol::Tcp)], Action::Reject);
     assert!(check(&reject, Family::V4).is_ok() && check(&reject, Family::V6).is_ok());
-    // A sort by name: whatever order a plan gives them in, they are written in iptables' own.
+    // Whatever order a plan gives matches in, they are written in iptables' own.
     let reversed = Rule::new([Match::Protocol(Protocol::Udp), source("10.0.0.0/8")], Action::Drop);
     assert_eq!(check(&reversed, Family::V4), Ok(()));
 }
