@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::core::{self, Core, Input, LaneError};
 use crate::counters::IpvsCounters;
-use crate::health::Health;
+use crate::health::{Awaited, Health};
 use crate::kube::client::{self, ClientError};
 use crate::kube::model::{Kind, WatchEvent};
 use crate::kube::watch::{self, Selection};
@@ -144,6 +144,8 @@ async fn run(options: Options, program: &str, stop: &mut Stop) -> Result<(), Run
         return Ok(());
     }
     let health = Health::default();
+    // Awaited before anybody can ask, or the first answer would be yes.
+    let programmed = health.await_first("first complete programming of the kernel");
     if let Some(listen) = &options.endpoints.health {
         listen::serve(listen::bind("health", listen)?, health.routes());
     }
@@ -157,6 +159,7 @@ async fn run(options: Options, program: &str, stop: &mut Stop) -> Result<(), Run
         options,
         health,
         metrics,
+        programmed,
     };
     core(start, stop).await?;
     tracing::info!("stopped; what is in the kernel stays and keeps forwarding");
@@ -179,16 +182,17 @@ pub struct Start {
 
 /// Runs the controllers until the process is asked to stop.
 async fn core(start: Start, stop: &mut Stop) -> Result<(), RunError> {
-    let Start { node, client, options, health, metrics } = start;
+    let Start { node, client, options, health, metrics, programmed } = start;
     tracing::info!(node, server = server(&client.cluster_url), "started");
     if !options.controllers.service_proxy {
+        programmed.done();
         stop.asked().await;
         return Ok(());
     }
     let client = ::kube::Client::try_from(client).map_err(RunError::Connect)?;
     let (wanted, follow) = tokio::sync::watch::channel(Arc::default());
     let selections = selections(&node, &options);
-    let core = Core::start(&node, Arc::new(options), &health, &metrics, wanted)?;
+    let core = Core::start(&node, Arc::new(options), &health, &metrics, programmed, wanted)?;
     metrics.attach_service_counters(Arc::new(IpvsCounters::new(core.clone())))?;
     tokio::spawn(health_ports::follow(follow));
     let (events, seen) = mpsc::channel(core::INBOX);

@@ -89,6 +89,7 @@ impl Core {
         options: Arc<Options>,
         health: &Health,
         metrics: &Metrics,
+        ready: Awaited,
         wanted: health_ports::Wanted,
     ) -> Result<mpsc::Sender<Input>, LaneError> {
         let (sender, inbox) = mpsc::channel(INBOX);
@@ -115,7 +116,7 @@ impl Core {
             reporter: Reporter::new(metrics.clone()),
             objections: Objections::default(),
             beat: health.watch("core", LANE_PERIOD, GRACE),
-            ready: health.await_first("first complete programming of the kernel"),
+            ready,
             planning: false,
             audit_at: Instant::now() + options.service_proxy.sync_period,
             options,

@@ -178,8 +178,7 @@ impl NetworkServices {
             self.draining.cancel_others(&key, &[]);
             return Vec::new();
         };
-        let scheduler = &service.wishes.scheduler;
-        let drains = backends::can_drain(port.protocol, scheduler);
+        let drains = backends::can_drain(port.protocol, &service.wishes);
         let backends = backends::backends(
             inputs.store.endpoints(&service.id),
             port,
