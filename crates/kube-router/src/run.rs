@@ -178,6 +178,8 @@ pub struct Start {
     pub health: Health,
     /// Where components count.
     pub metrics: Metrics,
+    /// Told when the kernel is as it should be for the first time.
+    programmed: Awaited,
 }
 
 /// Runs the controllers until the process is asked to stop.
