@@ -279,8 +279,7 @@ fn the_scope_of_an_address_is_corrected() {
 /// Of the routes to a virtual address, exactly one must be there, with this source.
 fn assert_only_route(vip: &str, source: &str) {
     let found = vip_routes(vip);
-    assert_eq!(found.len(), 1, "{found:?}");
-    let route = &found[0];
+    let [route] = found.as_slice() else { panic!("not one route: {found:?}") };
     assert_eq!(
         (&route["type"], &route["dev"], &route["table"], &route["protocol"], &route["prefsrc"]),
         (&"local".into(), &VIPS.into(), &"local".into(), &"kernel".into(), &source.into()),
