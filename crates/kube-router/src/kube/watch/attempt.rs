@@ -4,6 +4,7 @@ use futures::TryStreamExt;
 use kube::core::WatchEvent as Frame;
 use kube::core::params::{ListParams, WatchParams};
 use kube::core::{Request, Status};
+use tokio::time::timeout;
 
 use super::{NobodyListens, Watch, pause};
 use crate::kube::convert::Wire;
@@ -69,9 +70,11 @@ impl Watch {
                 Ok(request) => request,
                 Err(error) => return Ok((Step::List, Ended::Failed(error.to_string()))),
             };
-            let page = match self.client.request::<Page<W>>(request).await {
-                Ok(page) => page,
-                Err(error) => return Ok((Step::List, meaning(&error))),
+            let answer = timeout(self.tuning.answer, self.client.request::<Page<W>>(request)).await;
+            let page = match answer {
+                Ok(Ok(page)) => page,
+                Ok(Err(error)) => return Ok((Step::List, meaning(&error))),
+                Err(_) => return Ok((Step::List, self.no_answer())),
             };
             self.mended().await?;
             if !begun {
@@ -109,9 +112,11 @@ impl Watch {
             Ok(request) => request,
             Err(error) => return Ok((go_on(version), Ended::Failed(error.to_string()))),
         };
-        let mut frames = match self.client.request_events::<W>(request).await {
-            Ok(frames) => std::pin::pin!(frames),
-            Err(error) => return Ok(self.refused(version, &error)),
+        let answer = timeout(self.tuning.answer, self.client.request_events::<W>(request)).await;
+        let mut frames = match answer {
+            Ok(Ok(frames)) => std::pin::pin!(frames),
+            Ok(Err(error)) => return Ok(self.refused(version, &error)),
+            Err(_) => return Ok((go_on(version), self.no_answer())),
         };
         self.mended().await?;
         if version.is_none() {
@@ -119,7 +124,7 @@ impl Watch {
         }
         loop {
             let patience = if version.is_some() { self.tuning.silence } else { self.tuning.list_silence };
-            let frame = match tokio::time::timeout(patience, frames.try_next()).await {
+            let frame = match timeout(patience, frames.try_next()).await {
                 Ok(Ok(Some(frame))) => frame,
                 Ok(Ok(None)) => return Ok((go_on(version), Ended::Quietly)),
                 // An event that cannot be read is a change that was missed: only a list makes it good.
@@ -169,6 +174,10 @@ impl Watch {
             }
             (version, _) => (if ended == Ended::Expired { Step::List } else { go_on(version) }, ended),
         }
+    }
+
+    fn no_answer(&self) -> Ended {
+        Ended::Failed(format!("the API server did not answer within {:?}", self.tuning.answer))
     }
 
     async fn tell_object<W: Wire>(&mut self, object: W) -> Result<(), NobodyListens> {
