@@ -173,7 +173,7 @@ impl Watch {
             if lasted {
                 self.pause.reset();
             }
-            if let Ended::Failed(why) = &ended
+            if let Some(why) = ended.failure()
                 && self.report(why).await.is_err()
             {
                 return NobodyListens;
@@ -181,7 +181,7 @@ impl Watch {
             let at_once = match ended {
                 Ended::NoStreaming => true,
                 Ended::Quietly => lasted,
-                Ended::Expired | Ended::Failed(_) => false,
+                Ended::Expired | Ended::Failed(_) | Ended::Lost(_) => false,
             };
             if !at_once {
                 tokio::time::sleep(self.pause.next()).await;
