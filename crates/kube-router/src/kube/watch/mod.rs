@@ -1,7 +1,7 @@
 //! Watches: one task per kind tells the store what the API server says, for as long as somebody listens.
 //!
 //! What a watch promises: a list begins, names objects, ends; then changes follow, each once or more, in the server's
-//! order. A broken connection is taken up where it ended ([`Step::Resume`]); only a version that the server no longer
+//! order. A broken connection is taken up where it ended; only a version that the server no longer
 //! has makes a new list. While the server is away nothing is said about objects, so nothing is forgotten.
 //!
 //! Why not `kube::runtime::watcher`: its streaming list starts at `resourceVersion=0`, which lets a stale API server
