@@ -45,6 +45,8 @@ pub fn start(verbosity: i32) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(directives(verbosity)))
         .with_writer(std::io::stderr)
+        // A closed stderr must not end the process, and there is nowhere else to complain.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .try_init();
 }

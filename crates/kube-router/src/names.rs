@@ -43,6 +43,11 @@ pub mod set {
     pub const NODE_IPS: &str = "kube-router-node-ips";
     /// Pods of this node whose rules are in place (hash:ip).
     pub const LOCAL_PODS: &str = "kube-router-local-pods";
+    /// Pods of this node that serve something they may reach themselves through: (pod, protocol and port, the same pod)
+    /// (hash:ip,port,ip). Ours; upstream writes a rule for each instead.
+    pub const HAIRPIN: &str = "kube-router-hairpin";
+    /// Pods of this node, where no pod prefix of it is known (hash:ip). Ours.
+    pub const NODE_PODS: &str = "kube-router-node-pods";
     /// Sources of a network policy; 16 characters of a hash follow.
     pub const SOURCE_PREFIX: &str = "KUBE-SRC-";
     /// Destinations of a network policy; 16 characters of a hash follow.
@@ -85,12 +90,36 @@ pub mod route {
     /// The names of these tables in `rt_tables`.
     pub const TABLE_NAMES: [(u32, &str); 3] =
         [(TABLE_OVERLAY, "kube-router"), (TABLE_DSR, "kube-router-dsr"), (TABLE_EXTERNAL_IP, "external_ip")];
+    /// The kernel's table of local addresses.
+    pub const TABLE_LOCAL: u32 = 255;
     /// Priority of the rules that send a DSR mark to [`TABLE_DSR`].
     pub const PRIORITY_DSR: u32 = 32_764;
     /// Priority of the rule that looks into [`TABLE_EXTERNAL_IP`].
     pub const PRIORITY_EXTERNAL_IP: u32 = 32_765;
-    /// Who put a learned route into the kernel (0x11; the kernel gives this number no meaning).
+    /// Marks a learned route as ours (0x11). `linux/rtnetlink.h` calls the number `RTPROT_MROUTED`; upstream uses it, so do we.
     pub const PROTOCOL: u8 = 17;
+    /// What the kernel itself writes on routes of local addresses (`RTPROT_KERNEL`), and upstream on those it replaces.
+    pub const PROTOCOL_KERNEL: u8 = 2;
+}
+
+/// ICMP messages that are let in whatever else is refused, by type number, with the comment on their rule.
+pub mod icmp {
+    /// ICMP (RFC 792).
+    pub const ALLOWED_V4: [(u8, &str); 3] = [
+        (8, "allow icmp echo requests"),
+        (3, "allow icmp destination unreachable messages"),
+        (11, "allow icmp time exceeded messages"),
+    ];
+    /// ICMPv6 (RFC 4443, 4861). Packet too big is not in upstream's list; without it path MTU discovery fails.
+    pub const ALLOWED_V6: [(u8, &str); 7] = [
+        (128, "allow icmp echo requests"),
+        (1, "allow icmp destination unreachable messages"),
+        (3, "allow icmp time exceeded messages"),
+        (135, "allow icmp neighbor solicitation messages"),
+        (136, "allow icmp neighbor advertisement messages"),
+        (129, "allow icmp echo replies"),
+        (2, "allow icmp packet too big messages"),
+    ];
 }
 
 /// Packet marks.

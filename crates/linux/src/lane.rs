@@ -77,23 +77,20 @@ pub enum Job {
 /// What a lane thread answers.
 #[derive(Debug)]
 pub enum Report {
-    /// Outcome of each change of an [`Job::Apply`], in order over all stages.
+    /// Outcome of each change of a [`Job::Apply`] that was tried.
     Applied(LaneName, Vec<(Key, Result<(), Refusal>)>),
     /// Outcome of a [`Job::Read`].
     Read(LaneName, Result<Vec<(Key, Row)>, ReadError>),
 }
 
-/// Runs a batch: a change whose prerequisite in the same batch failed is refused without being tried.
+/// Runs a batch: a change whose prerequisite in the same batch failed is neither tried nor answered.
 pub fn run_batch(lane: &mut dyn Lane, stages: Vec<Vec<Change>>) -> Vec<(Key, Result<(), Refusal>)> {
     let mut failed: HashSet<Key> = HashSet::new();
     let mut outcomes = Vec::with_capacity(stages.iter().map(Vec::len).sum());
     for stage in stages {
         let (ready, held): (Vec<Change>, Vec<Change>) =
             stage.into_iter().partition(|change| change.after.iter().all(|key| !failed.contains(key)));
-        for change in held {
-            failed.insert(change.key.clone());
-            outcomes.push((change.key, Err(Refusal::new("held back: what it stands on was refused"))));
-        }
+        failed.extend(held.into_iter().map(|change| change.key));
         let mut answers = lane.apply(&ready).into_iter();
         for change in ready {
             let answer = answers.next().unwrap_or_else(|| Err(Refusal::new("the lane gave no answer")));

@@ -6,8 +6,16 @@
 //! next; it does no I/O. This crate is the only one that opens netlink sockets or starts processes, and it knows
 //! neither Kubernetes nor BGP.
 
+pub mod command;
+pub mod conntrack;
+pub mod firewall;
+pub mod ipset;
+pub mod iptables;
+pub mod ipvs;
 pub mod lane;
 pub mod netlink;
 pub mod reconciler;
+pub mod route;
 pub mod row;
 pub mod rule;
+pub mod sysctl;

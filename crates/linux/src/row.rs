@@ -495,7 +495,7 @@ impl Key {
         match self {
             Key::RealServer(server, ..) => Some(Key::VirtualServer(*server)),
             Key::Member(set, _) => Some(Key::Set(set.clone())),
-            Key::Address { link, .. } | Key::Route { link: Some(link), .. } => Some(Key::Link(link.clone())),
+            Key::Address { link, .. } => Some(Key::Link(link.clone())),
             _ => None,
         }
     }

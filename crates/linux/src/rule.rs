@@ -176,10 +176,48 @@ pub enum Action {
     },
 }
 
+impl Match {
+    /// Place in a rule's text: addresses, links and protocol come first, in this order; `physdev` and `ipvs` stand
+    /// before the comment; the others behind it, in the order they were given.
+    fn rank(&self) -> u8 {
+        match self {
+            Match::Source { .. } => 0,
+            Match::Destination { .. } => 1,
+            Match::InLink(_) => 2,
+            Match::OutLink(_) => 3,
+            Match::Protocol(_) => 4,
+            Match::Bridged | Match::Ipvs(_) => 5,
+            _ => 6,
+        }
+    }
+
+    /// Whether it is an address match that every address fulfils, which the kernel does not keep.
+    pub fn is_always_true(&self) -> bool {
+        matches!(
+            self,
+            Match::Source { net, not: false } | Match::Destination { net, not: false } if net.prefix_len() == 0
+        )
+    }
+}
+
 impl Rule {
-    /// A rule without a comment.
+    /// A rule without a comment, its matches in the order every iptables prints them: what it reads back as is
+    /// what was written.
     pub fn new(matches: impl Into<Vec<Match>>, action: Action) -> Rule {
-        Rule::Known(Box::new(KnownRule { matches: matches.into(), comment: None, action }))
+        let mut matches = matches.into();
+        matches.retain(|condition| !condition.is_always_true());
+        matches.sort_by_key(Match::rank);
+        for condition in &mut matches {
+            match condition {
+                Match::Ipvs(ipvs) => ipvs.ipvs = true, // every other condition of this match implies it
+                Match::ConntrackState(states) => {
+                    states.sort();
+                    states.dedup();
+                }
+                _ => {}
+            }
+        }
+        Rule::Known(Box::new(KnownRule { matches, comment: None, action }))
     }
 
     /// The same rule with a comment.

@@ -1,5 +1,6 @@
 //! Kubernetes at the edge: client, watches, and the small typed model everything else works on.
 
+pub mod client;
 pub mod convert;
 pub mod interner;
 pub mod lenient;

@@ -10,6 +10,11 @@ use super::refusal::{BadFlag, positive};
 use super::syntax::{Switch, Uint};
 use super::{Controllers, Families};
 
+/// klog's level: a decimal number.
+fn level(text: &str) -> Result<i32, &'static str> {
+    text.parse().map_err(|_| "not a whole number")
+}
+
 /// What the agent runs and shows, as written on the command line.
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Process")]
@@ -21,7 +26,7 @@ pub(super) struct ProcessFlags {
     #[arg(long, short = 'V', default_value = "false")]
     pub(super) version: Switch,
     /// Log level: 0 is quiet at rest, 1 and 2 show each change, 3 to 5 each step, 6 and more the libraries too
-    #[arg(long = "v", short = 'v', default_value = "0")]
+    #[arg(long = "v", short = 'v', default_value = "0", value_parser = level)]
     pub(super) verbosity: i32,
     /// Remove everything kube-router keeps on this node, and exit. Needs no API server
     #[arg(long, default_value = "false")]

@@ -309,7 +309,7 @@ fn a_refusal_names_flag_value_and_reason() {
         (&["--health-addr=http://x"], "health-addr", "http://x", "address to listen"),
         (&["--metrics-port=many"], "metrics-port", "many", "whole number"),
         (&["--metrics-path=metrics"], "metrics-path", "metrics", "slash"),
-        (&["-v", "high"], "v", "high", "invalid digit"),
+        (&["-v", "high"], "v", "high", "whole number"),
         (&["--enable-ipv4=false"], "enable-ipv4", "false", "no address family"),
         (&["--master=ftp://x"], "master", "ftp://x", "http"),
         (&["--master=http://a b"], "master", "http://a b", "URL"),

@@ -19,8 +19,6 @@ pub struct Dirty {
     pub own_node: bool,
     /// Pods that changed.
     pub pods: BTreeSet<ObjectName>,
-    /// Facts of this node's kernel changed.
-    pub facts: bool,
     /// Kinds whose first list is now complete.
     pub synced: BTreeSet<Kind>,
     /// Objections that were not there before, to be logged. All that stand are in [`super::Store::objections`].
@@ -35,12 +33,11 @@ impl Dirty {
 
     /// Adds what another event concerns.
     pub fn merge(&mut self, other: Dirty) {
-        let Dirty { services, nodes, own_node, pods, facts, synced, objections } = other;
+        let Dirty { services, nodes, own_node, pods, synced, objections } = other;
         self.services.extend(services);
         self.nodes.extend(nodes);
         self.own_node |= own_node;
         self.pods.extend(pods);
-        self.facts |= facts;
         self.synced.extend(synced);
         self.objections.extend(objections);
     }

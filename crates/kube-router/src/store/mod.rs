@@ -8,7 +8,6 @@
 //! complete, and between lists, what was known stays true.
 
 mod dirty;
-mod facts;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use linux::row::Name;
 
 pub use dirty::Dirty;
-pub use facts::{Facts, LocalAddress};
 
 use crate::kube::model::{Endpoint, EndpointSlice, Kind, Node, Object, ObjectName, Pod, Service, WatchEvent};
 use crate::objection::{Objection, Objections};
@@ -33,7 +31,6 @@ pub struct Store {
     slice_service: BTreeMap<ObjectName, Name>,
     nodes: BTreeMap<Name, Node>,
     pods: BTreeMap<ObjectName, Pod>,
-    facts: Facts,
     watches: BTreeMap<Kind, Watch>,
     objections: Objections,
 }
@@ -60,7 +57,6 @@ impl Store {
             slice_service: BTreeMap::new(),
             nodes: BTreeMap::new(),
             pods: BTreeMap::new(),
-            facts: Facts::default(),
             watches: BTreeMap::new(),
             objections: Objections::default(),
         }
@@ -108,13 +104,6 @@ impl Store {
             WatchEvent::Mended(kind) => self.watches.entry(kind).or_default().broken = None,
         }
         dirty
-    }
-
-    /// Replaces what is known of this node's kernel.
-    pub fn set_facts(&mut self, facts: Facts) -> Dirty {
-        let changed = self.facts != facts;
-        self.facts = facts;
-        Dirty { facts: changed, ..Dirty::default() }
     }
 
     /// Whether a complete list of the kind has ever been seen. Before that, absence means nothing.
@@ -175,11 +164,6 @@ impl Store {
     /// Every Pod watched, by namespace and name.
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
         self.pods.values()
-    }
-
-    /// What is known of this node's kernel.
-    pub fn facts(&self) -> &Facts {
-        &self.facts
     }
 
     /// What is wrong with objects at present.

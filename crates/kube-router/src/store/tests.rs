@@ -185,16 +185,6 @@ fn objections_are_new_once_and_end_with_their_object() {
     assert!(store.objections().is_empty(), "the object is gone");
 }
 
-#[test]
-fn facts_dirty_when_they_change() {
-    let mut store = store();
-    let address = LocalAddress { link: "eth0".into(), net: "10.0.0.1/24".parse().expect("a prefix") };
-    let facts = Facts { local_addresses: vec![address] };
-    assert!(store.set_facts(facts.clone()).facts);
-    assert!(store.set_facts(facts).is_empty());
-    assert_eq!(store.facts().local_addresses.len(), 1);
-}
-
 /// By far the most numerous value of a large cluster; `tests/store_memory.rs` measures what one costs in all.
 #[test]
 fn an_endpoint_is_small() {

@@ -16,6 +16,7 @@ const NLMSG_DONE: u16 = 3;
 const NLM_F_MULTI: u16 = 2;
 const NLM_F_CAPPED: u16 = 0x100;
 const NLM_F_ACK_TLVS: u16 = 0x200;
+const NETLINK_GET_STRICT_CHK: libc::c_int = 12;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 const DUMP_TRIES: u32 = 30;
 /// Bytes sent at once; below the smallest default send buffer after SO_SNDBUFFORCE and far above one message.
@@ -183,6 +184,15 @@ impl Socket {
     /// [`Error::Receive`] when the group does not exist.
     pub fn subscribe(&self, group: libc::c_int) -> Result<(), Error> {
         set_option(&self.fd, libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group).map_err(Error::Receive)
+    }
+
+    /// Makes the kernel check dump requests strictly and honour the filters in them (`NETLINK_GET_STRICT_CHK`,
+    /// Linux 4.20): a dump of one table or one link then costs what is in it.
+    ///
+    /// # Errors
+    /// [`Error::Receive`] when the kernel is older.
+    pub fn filter_dumps(&self) -> Result<(), Error> {
+        set_option(&self.fd, libc::SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1).map_err(Error::Receive)
     }
 
     /// Sends one request and returns the payloads of its answers, up to its acknowledgement.
