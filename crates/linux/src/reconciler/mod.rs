@@ -30,7 +30,7 @@ use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 pub use claims::Claim;
-use claims::Claims;
+use claims::{Claims, Dropped};
 use entry::Entry;
 pub use entry::Refused;
 
@@ -146,8 +146,8 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         for (key, row) in changes.wanted {
             self.want(key, row, owner);
         }
-        for (key, after) in changes.dropped {
-            self.unwant(&key, after);
+        for dropped in changes.dropped {
+            self.unwant(dropped);
         }
     }
 
@@ -371,7 +371,9 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         }
     }
 
-    fn unwant(&mut self, key: &Key, (owner, after): (u32, Box<[Key]>)) {
+    fn unwant(&mut self, dropped: Dropped) {
+        let Dropped { key, owner, after } = dropped;
+        let key = &key;
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.claimants.remove(owner);
         if entry.claimants.len() > 0 {
