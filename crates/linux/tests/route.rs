@@ -161,6 +161,21 @@ fn node(kind: &LinkKind) {
     sh("ip -6 addr add 2001:db8::1/64 dev eth0 nodad");
     sh("ip -6 addr add 2001:db8::2/64 dev eth0 nodad");
     apply(&mut lane(), &[create(&link(VIPS, kind.clone(), true, None))]);
+    // The kernel announces an IPv6 address and installs its route from a work queue.
+    for ip in ["2001:db8::1", "2001:db8::2"] {
+        await_local_route(ip);
+    }
+}
+
+fn await_local_route(ip: &str) {
+    let is_local = |route: &Value| route["type"] == "local";
+    eventually("the kernel's own route", || vip_routes(ip).iter().any(is_local).then_some(()));
+}
+
+/// Other virtual addresses: with the last IPv4 address of a link the kernel removes every IPv4 route over it, which
+/// would hide what a test leaves behind.
+fn among_others(lane: &mut RouteLane) {
+    apply(lane, &[create(&address(ip("10.96.0.99"))), create(&address(ip("fd00::99")))]);
 }
 
 fn vip_routes(vip: &str) -> Vec<Value> {
@@ -290,6 +305,7 @@ fn assert_only_route(vip: &str, source: &str) {
 #[test]
 fn the_host_route_of_a_virtual_address_prefers_the_nodes_address() {
     on_a_node(|lane| {
+        among_others(lane);
         for (vip, source, next) in
             [("10.96.0.1", "192.0.2.1", "192.0.2.2"), ("fd00::1", "2001:db8::1", "2001:db8::2")]
         {
@@ -333,7 +349,7 @@ fn what_go_kube_router_left_is_adopted() {
 
         // IPv6: written beside the kernel's own, then everything with another source deleted.
         sh("ip -6 addr add fd00::1/128 dev kube-dummy-if nodad");
-        eventually("the kernel's own route", || (!vip_routes("fd00::1").is_empty()).then_some(()));
+        await_local_route("fd00::1");
         sh(
             "ip -6 route replace local fd00::1/128 dev kube-dummy-if table local proto kernel src 2001:db8::1",
         );
@@ -346,6 +362,7 @@ fn what_go_kube_router_left_is_adopted() {
 #[test]
 fn an_address_that_was_taken_away_comes_back_with_its_route() {
     on_a_node(|lane| {
+        among_others(lane);
         for (vip, source) in [("10.96.0.1", "192.0.2.1"), ("fd00::1", "2001:db8::1")] {
             let (address, route) = (address(ip(vip)), host_route(ip(vip), Some(ip(source))));
             apply(lane, &[create(&address), create(&route)]);
@@ -354,6 +371,10 @@ fn an_address_that_was_taken_away_comes_back_with_its_route() {
             apply(lane, &[create(&route)]);
             assert_eq!(rows(lane).get(&route.0), Some(&route.1));
             assert_eq!(judge(&format!("route get {vip}"))[0]["prefsrc"], source);
+            // Once more, and this time both are given up while the kernel's route stands beside ours.
+            sh(&format!("ip addr del {vip} dev kube-dummy-if"));
+            apply(lane, &[create(&address)]);
+            assert_eq!(vip_routes(vip).len(), 2);
             apply(lane, &[remove(&route)]);
             apply(lane, &[remove(&address)]);
             assert_eq!(vip_routes(vip), Vec::<Value>::new());
@@ -364,6 +385,7 @@ fn an_address_that_was_taken_away_comes_back_with_its_route() {
 #[test]
 fn a_virtual_address_that_is_also_the_nodes_leaves_the_nodes_route_alone() {
     on_a_node(|lane| {
+        among_others(lane);
         for node in ["192.0.2.1", "2001:db8::1"] {
             let before = vip_routes(node);
             let other = if node.contains(':') { "2001:db8::2" } else { "192.0.2.2" };
@@ -839,7 +861,7 @@ fn ten_thousand(lane: &mut RouteLane, six: bool) {
     took("read");
     assert!(rows.iter().all(|(key, row)| found.get(key) == Some(row)));
     assert_eq!(found.len(), rows.len() + 1);
-    assert!(begun.elapsed() < Duration::from_secs(30));
+    assert!(begun.elapsed() < Duration::from_secs(60));
     apply(lane, &routes.iter().map(|row| remove(row)).collect::<Vec<_>>());
     took("routes gone");
     apply(lane, &addresses.iter().map(|row| remove(row)).collect::<Vec<_>>());
