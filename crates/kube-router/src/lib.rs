@@ -3,7 +3,9 @@
 pub mod annotations;
 pub mod cleanup;
 pub mod core;
+pub mod counters;
 pub mod health;
+pub mod health_ports;
 pub mod kube;
 pub mod listen;
 pub mod logging;

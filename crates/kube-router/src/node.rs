@@ -50,9 +50,10 @@ impl ThisNode {
     /// Addresses of the node proper: those of every link that is not named like a virtual one
     /// ([`crate::names::link::NOT_NODE_LOCAL`], upstream's rule), without duplicates.
     pub fn local_ips(&self, family: Family) -> impl Iterator<Item = IpAddr> {
-        let own = self.facts.addresses.iter().filter(|(link, _)| {
-            !crate::names::link::NOT_NODE_LOCAL.iter().any(|part| link.contains(part))
-        });
+        let own =
+            self.facts.addresses.iter().filter(|(link, _)| {
+                !crate::names::link::NOT_NODE_LOCAL.iter().any(|part| link.contains(part))
+            });
         let ips: std::collections::BTreeSet<IpAddr> =
             own.map(|(_, net)| net.addr()).filter(|ip| Family::of(ip) == family).collect();
         ips.into_iter()

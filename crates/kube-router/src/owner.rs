@@ -25,7 +25,9 @@ impl fmt::Display for Owner {
             Owner::VirtualServer(VirtualServerKey::Address { ip, protocol, port }) => {
                 write!(f, "virtual server {}/{protocol}", std::net::SocketAddr::new(*ip, *port))
             }
-            Owner::VirtualServer(VirtualServerKey::Mark { mark, .. }) => write!(f, "virtual server of mark {mark}"),
+            Owner::VirtualServer(VirtualServerKey::Mark { mark, .. }) => {
+                write!(f, "virtual server of mark {mark}")
+            }
             Owner::ServiceProxy => f.write_str("service proxy"),
             Owner::NodeAddresses => f.write_str("node addresses"),
             Owner::NodePods => f.write_str("pods of this node"),

@@ -3,17 +3,23 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use axum::http::Uri;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
-use crate::health::Health;
+use crate::core::{self, Core, Input, LaneError};
+use crate::counters::IpvsCounters;
+use crate::health::{Awaited, Health};
 use crate::kube::client::{self, ClientError};
+use crate::kube::model::{Kind, WatchEvent};
+use crate::kube::watch::{self, Selection};
 use crate::listen::{self, ListenError};
 use crate::metrics::{Metrics, MetricsError};
 use crate::options::{self, Options, Request};
-use crate::{cleanup, logging, version};
+use crate::{cleanup, health_ports, logging, version};
 
 /// The agent could not start or go on. Shown on stderr; the exit status is 1.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +42,12 @@ pub enum RunError {
     /// There is no usable way to the API server, or no node name.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The client for the API server cannot be built from its configuration.
+    #[error("cannot set up the client of the API server")]
+    Connect(#[source] ::kube::Error),
+    /// The kernel lacks what a controller stands on.
+    #[error(transparent)]
+    Lane(#[from] LaneError),
 }
 
 /// The process from its arguments to its exit status: 0 for a normal stop, help, version, clean-up and for nothing to
@@ -132,6 +144,8 @@ async fn run(options: Options, program: &str, stop: &mut Stop) -> Result<(), Run
         return Ok(());
     }
     let health = Health::default();
+    // Awaited before anybody can ask, or the first answer would be yes.
+    let programmed = health.await_first("first complete programming of the kernel");
     if let Some(listen) = &options.endpoints.health {
         listen::serve(listen::bind("health", listen)?, health.routes());
     }
@@ -145,6 +159,7 @@ async fn run(options: Options, program: &str, stop: &mut Stop) -> Result<(), Run
         options,
         health,
         metrics,
+        programmed,
     };
     core(start, stop).await?;
     tracing::info!("stopped; what is in the kernel stays and keeps forwarding");
@@ -163,15 +178,54 @@ pub struct Start {
     pub health: Health,
     /// Where components count.
     pub metrics: Metrics,
+    /// Told when the kernel is as it should be for the first time.
+    programmed: Awaited,
 }
 
 /// Runs the controllers until the process is asked to stop.
 async fn core(start: Start, stop: &mut Stop) -> Result<(), RunError> {
-    // Health and metrics live until the end: their handles belong to the controllers.
-    let Start { node, client, options: _options, health: _health, metrics: _metrics } = start;
+    let Start { node, client, options, health, metrics, programmed } = start;
     tracing::info!(node, server = server(&client.cluster_url), "started");
+    if !options.controllers.service_proxy {
+        programmed.done();
+        stop.asked().await;
+        return Ok(());
+    }
+    let client = ::kube::Client::try_from(client).map_err(RunError::Connect)?;
+    let (wanted, follow) = tokio::sync::watch::channel(Arc::default());
+    let selections = selections(&node, &options);
+    let core = Core::start(&node, Arc::new(options), &health, &metrics, programmed, wanted)?;
+    metrics.attach_service_counters(Arc::new(IpvsCounters::new(core.clone())))?;
+    tokio::spawn(health_ports::follow(follow));
+    let (events, seen) = mpsc::channel(core::INBOX);
+    for selection in selections {
+        watch::start(client.clone(), selection, watch::Tuning::default(), events.clone());
+    }
+    tokio::spawn(forward(seen, core));
     stop.asked().await;
     Ok(())
+}
+
+/// What the service proxy watches: no headless Services, only this node, and only its pods unless removed endpoints
+/// are given their pod's time to finish.
+fn selections(node: &str, options: &Options) -> [Selection; 4] {
+    let own = Selection { fields: Some(format!("metadata.name={node}")), ..Selection::all(Kind::Node) };
+    let drains = options.service_proxy.drain.is_some();
+    [
+        Selection::not_headless(Kind::Service),
+        Selection::not_headless(Kind::EndpointSlice),
+        own,
+        if drains { Selection::all(Kind::Pod) } else { Selection::pods_of(node) },
+    ]
+}
+
+/// Hands on what the watches see; waits when the core is busy, and the watches with it.
+async fn forward(mut seen: mpsc::Receiver<WatchEvent>, core: mpsc::Sender<Input>) {
+    while let Some(event) = seen.recv().await {
+        if core.send(Input::Watch(event)).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Host and port of a URL, without a user or password it may hold.

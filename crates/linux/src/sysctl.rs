@@ -3,6 +3,7 @@
 //! Decided here: where a key is found when `/proc/sys` is read-only (in most containers it is, and the host's is mounted
 //! elsewhere), and how absence reads. Which value a key should have is a plan's business.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -153,17 +154,17 @@ fn module(key: &str) -> Option<&'static str> {
     modules.iter().find(|(prefix, _)| key.starts_with(prefix)).map(|(_, module)| *module)
 }
 
-/// Sysctls as a lane: reads the keys it was told to watch, writes any.
+/// Sysctls as a lane: reads the keys it was told to watch and those it has written.
 #[derive(Debug)]
 pub struct SysctlLane {
     sysctls: Sysctls,
-    keys: Vec<Name>,
+    keys: BTreeSet<Name>,
 }
 
 impl SysctlLane {
     /// A lane over `sysctls` that reads `keys`.
     pub fn new(sysctls: Sysctls, keys: Vec<Name>) -> SysctlLane {
-        SysctlLane { sysctls, keys }
+        SysctlLane { sysctls, keys: keys.into_iter().collect() }
     }
 
     fn change(&self, change: &Change) -> Result<(), Refusal> {
@@ -206,6 +207,10 @@ impl Lane for SysctlLane {
     }
 
     fn apply(&mut self, stage: &[Change]) -> Vec<Result<(), Refusal>> {
+        self.keys.extend(stage.iter().filter_map(|change| match &change.key {
+            Key::Sysctl(key) => Some(key.clone()),
+            _ => None,
+        }));
         stage.iter().map(|change| self.change(change)).collect()
     }
 }

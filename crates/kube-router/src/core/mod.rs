@@ -68,6 +68,7 @@ pub struct Core {
     lanes: BTreeMap<LaneName, (LaneThread, Beat)>,
     purge: Purge,
     drains: DrainWatch,
+    drains_version: u64,
     health_ports: health_ports::Wanted,
     health_version: u64,
     reporter: Reporter,
@@ -88,6 +89,7 @@ impl Core {
         options: Arc<Options>,
         health: &Health,
         metrics: &Metrics,
+        ready: Awaited,
         wanted: health_ports::Wanted,
     ) -> Result<mpsc::Sender<Input>, LaneError> {
         let (sender, inbox) = mpsc::channel(INBOX);
@@ -108,12 +110,13 @@ impl Core {
             lanes: lanes.collect(),
             purge: Purge::start(metrics)?,
             drains: DrainWatch::start(&sender)?,
+            drains_version: 0,
             health_ports: wanted,
             health_version: 0,
             reporter: Reporter::new(metrics.clone()),
             objections: Objections::default(),
             beat: health.watch("core", LANE_PERIOD, GRACE),
-            ready: health.await_first("first complete programming of the kernel"),
+            ready,
             planning: false,
             audit_at: Instant::now() + options.service_proxy.sync_period,
             options,
@@ -183,10 +186,13 @@ impl Core {
         let lane = match report {
             Report::Applied(lane, outcomes) => {
                 self.reporter.applied(lane, &outcomes);
-                let removed: Vec<Flows> = outcomes.iter().filter_map(|(key, outcome)| {
-                    let gone = outcome.is_ok() && self.reconciler.desired(key).is_none();
-                    gone.then(|| purge::flows_of(key)).flatten()
-                }).collect();
+                let removed: Vec<Flows> = outcomes
+                    .iter()
+                    .filter_map(|(key, outcome)| {
+                        let gone = outcome.is_ok() && self.reconciler.desired(key).is_none();
+                        gone.then(|| purge::flows_of(key)).flatten()
+                    })
+                    .collect();
                 self.reconciler.applied(lane, outcomes, now);
                 removed.into_iter().for_each(|flows| self.purge.ask(flows));
                 lane
@@ -247,17 +253,17 @@ impl Core {
         }
         for id in &dirty.services {
             let found = self.services.service_changed(id, inputs);
-            report::objections(&mut self.objections, id, found);
+            self.objections.report(&id.of_kind(Kind::Service), found);
         }
         self.reporter.due(&dirty.services, &self.store);
-        let stand = self.objections.len() + self.store.objections().len();
+        let stand = self.objections.objects() + self.store.objections().objects();
         self.reporter.rejected(stand);
     }
 
     fn replan_everything(&mut self) {
         let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
         for (id, found) in self.services.node_changed(inputs) {
-            report::objections(&mut self.objections, &id, found);
+            self.objections.report(&id.of_kind(Kind::Service), found);
         }
     }
 
@@ -276,16 +282,26 @@ impl Core {
         }
         let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
         let reconciler = &self.reconciler;
-        let in_kernel = |key: &VirtualServerKey| reconciler.contents(&Key::VirtualServer(*key));
-        let planned = self.services.plan(inputs, now, in_kernel);
+        let in_kernel = |key: &VirtualServerKey| {
+            let key = Key::VirtualServer(*key);
+            let inside = reconciler.contents(&key).filter_map(|(key, _)| match key {
+                Key::RealServer(_, ip, port) => Some((*ip, *port)),
+                _ => None,
+            });
+            inside.collect()
+        };
+        let planned = self.services.plan(inputs, now, &in_kernel);
         for (owner, claims) in planned {
             self.reconciler.set(&owner, claims);
         }
         self.reconciler.allow_removals();
-        self.drains.watch(self.services.draining());
+        if self.drains_version != self.services.draining().version() {
+            self.drains_version = self.services.draining().version();
+            self.drains.watch(self.services.draining());
+        }
         if self.health_version != self.services.health_ports().version() {
             self.health_version = self.services.health_ports().version();
-            self.health_ports.send_replace(self.services.health_ports().wanted());
+            self.health_ports.send_replace(Arc::new(self.services.health_ports().wanted()));
         }
     }
 
@@ -307,6 +323,13 @@ impl Core {
             LaneName::ALL.iter().for_each(|lane| self.reconciler.request_read(*lane));
         }
         for (name, (lane, beat)) in &self.lanes {
+            // Whose a virtual server is can be told only with the ledger, which the other lanes read.
+            let ledger_unread = *name == LaneName::Ipvs
+                && !(self.reconciler.is_adopted(LaneName::Route)
+                    && self.reconciler.is_adopted(LaneName::Firewall));
+            if ledger_unread {
+                continue;
+            }
             let Some(job) = self.reconciler.next_job(*name, now) else { continue };
             beat.has_work();
             self.reporter.started(*name, &job);

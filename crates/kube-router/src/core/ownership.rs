@@ -70,7 +70,9 @@ impl Ledger<'_> {
             Key::Address { link, net } if **link == *names::link::DUMMY => {
                 self.addresses.insert(net.addr());
             }
-            Key::Member(set, Member::IpPort(ip, protocol, port)) if *set.name == *names::set::SERVICE_PORTS => {
+            Key::Member(set, Member::IpPort(ip, protocol, port))
+                if *set.name == *names::set::SERVICE_PORTS =>
+            {
                 self.ports.insert(VirtualServerKey::Address { ip: *ip, protocol: *protocol, port: *port });
             }
             _ => {}

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use linux::row::{Name, Protocol, Scheduler};
 
+use crate::objection::{ObjectRef, Objection};
+
 /// Namespace and name of an object. Ordered by namespace, then name, compared field by field: `a-b/c` and `a/b-c`
 /// never meet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +19,18 @@ pub struct ObjectName {
     pub namespace: Name,
     /// Name.
     pub name: Name,
+}
+
+impl ObjectName {
+    /// This object as objections name it.
+    pub fn of_kind(&self, kind: Kind) -> ObjectRef {
+        ObjectRef { kind: kind.as_str(), namespace: self.namespace.to_string(), name: self.name.to_string() }
+    }
+
+    /// A name in no namespace, as those of Nodes are.
+    pub fn cluster_wide(name: Name) -> ObjectName {
+        ObjectName { namespace: Name::from(""), name }
+    }
 }
 
 impl std::fmt::Display for ObjectName {
@@ -126,6 +140,13 @@ pub struct EndpointSlice {
     pub triggered: Option<i64>,
 }
 
+impl EndpointSlice {
+    /// Its Service.
+    pub fn service_id(&self) -> ObjectName {
+        ObjectName { namespace: self.id.namespace.clone(), name: self.service.clone() }
+    }
+}
+
 /// A port of an EndpointSlice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointPort {
@@ -140,7 +161,8 @@ pub struct EndpointPort {
 /// A backend address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Address.
+    /// Address. Two endpoints of a slice may share one (pods on the host's network): ready and serving are then the
+    /// better of both.
     pub ip: IpAddr,
     /// `conditions.ready`; absent means ready, as the API says.
     pub ready: bool,
@@ -211,6 +233,28 @@ pub enum Object {
     Pod(Pod),
 }
 
+impl Object {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Object::Service(_) => Kind::Service,
+            Object::EndpointSlice(_) => Kind::EndpointSlice,
+            Object::Node(_) => Kind::Node,
+            Object::Pod(_) => Kind::Pod,
+        }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> ObjectName {
+        match self {
+            Object::Service(service) => service.id.clone(),
+            Object::EndpointSlice(slice) => slice.id.clone(),
+            Object::Node(node) => ObjectName::cluster_wide(node.name.clone()),
+            Object::Pod(pod) => pod.id.clone(),
+        }
+    }
+}
+
 /// Kinds of objects watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)]
@@ -221,19 +265,43 @@ pub enum Kind {
     Pod,
 }
 
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 4] = [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::Pod];
+
+    /// `kind` of such an object.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Service => "Service",
+            Kind::EndpointSlice => "EndpointSlice",
+            Kind::Node => "Node",
+            Kind::Pod => "Pod",
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// What a watch tells the store.
 #[derive(Debug)]
 pub enum WatchEvent {
     /// A complete list begins. Nothing is gone until it ends.
     ListBegins(Kind),
-    /// An object as it is now, in a list or by itself.
-    Applied(Object),
+    /// An object as it is now, in a list or by itself, and what of it was left out. The objections replace those of
+    /// its earlier versions.
+    Applied(Object, Vec<Objection>),
     /// An object of the list, or changed to, something that does not concern us or cannot be used: treated as absent.
-    Ignored(Kind, ObjectName),
+    Ignored(Kind, ObjectName, Vec<Objection>),
     /// An object is gone.
     Deleted(Kind, ObjectName),
     /// The list is complete: what it did not name is gone.
     ListEnds(Kind),
-    /// The watch is broken (text for a person); the last known state stays valid.
+    /// The watch is broken (text for a person); the last known state stays valid. Repeated about once a minute.
     Broken(Kind, String),
+    /// The watch that was broken works again. Nothing changed by that alone.
+    Mended(Kind),
 }

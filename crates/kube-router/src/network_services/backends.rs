@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use linux::row::{Family, Protocol, Scheduler};
 
-use crate::kube::model::{Endpoint, EndpointSlice, ServicePort};
+use crate::kube::model::{Endpoint, EndpointSlice, ServicePort, ServiceWishes};
 
 /// A real server to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,15 +20,20 @@ pub struct Backend {
     pub local: bool,
 }
 
-/// Whether a scheduler leaves real servers of weight 0 alone. `sh` and `dh` keep hashing clients onto them and then
-/// refuse those (`is_unavailable` in the kernel's ip_vs_sh.c and ip_vs_dh.c), so with them such a server must go.
-pub fn respects_weight_zero(scheduler: &Scheduler) -> bool {
-    !matches!(scheduler, Scheduler::SourceHash | Scheduler::DestinationHash)
-}
+/// `IP_VS_SVC_F_SCHED1`: with `sh` and `mh`, a client whose real server takes no new flows gets another.
+const FALLBACK: u8 = 0x08;
 
-/// Whether flows through such a virtual server can be left to finish. UDP has no end to wait for.
-pub fn can_drain(protocol: Protocol, scheduler: &Scheduler) -> bool {
-    protocol != Protocol::Udp && respects_weight_zero(scheduler)
+/// Whether flows of a virtual server can be left to finish behind a real server of weight 0 while new ones go elsewhere.
+///
+/// UDP has no end to wait for. `dh` refuses every client hashed to such a server, `sh` and `mh` too unless they have the
+/// fallback flag (`crates/linux/tests/ipvs_traffic.rs` shows it): with those a real server that leaves must go at once.
+pub fn can_drain(protocol: Protocol, wishes: &ServiceWishes) -> bool {
+    let respects_weight_zero = match wishes.scheduler {
+        Scheduler::DestinationHash => false,
+        Scheduler::SourceHash | Scheduler::Maglev => wishes.scheduler_flags & FALLBACK != 0,
+        Scheduler::RoundRobin | Scheduler::LeastConnection | Scheduler::Other(_) => true,
+    };
+    protocol != Protocol::Udp && respects_weight_zero
 }
 
 /// The real servers of one port of a Service in one family, by address and port. O(endpoints of the Service).
@@ -54,7 +59,8 @@ pub fn backends<'a>(
             (false, true) => &mut leaving,
             (false, false) => continue,
         };
-        let named = slice.ports.iter().filter(|other| other.name == port.name && other.protocol == port.protocol);
+        let named =
+            slice.ports.iter().filter(|other| other.name == port.name && other.protocol == port.protocol);
         place.extend(named.map(|target| ((endpoint.ip, target.port), Backend { weight: 1, local })));
     }
     if ready.is_empty() {

@@ -24,13 +24,18 @@ const SETTINGS: [(&str, &str); 6] = [
     ("net/ipv4/conf/all/arp_announce", "2"),
 ];
 
+/// Paths of all of them.
+pub fn settings() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().map(|(path, _)| *path)
+}
+
 /// The rows. O(families).
 pub fn claims(node: &ThisNode, options: &Options) -> Vec<Claim> {
     let dummy = Link { kind: LinkKind::Dummy, up: true, mtu: None };
     let mut claims = vec![Claim::new(Key::Link(names::link::DUMMY.into()), Row::Link(Box::new(dummy)))];
     claims.extend(SETTINGS.iter().map(|(path, value)| sysctl(path, value)));
     claims.extend(loose_reverse_path_filters(node));
-    claims.extend(timeouts(options));
+    claims.extend(timeouts_claim(options));
     for family in Family::ALL.into_iter().filter(|family| node.best_ip(*family).is_some()) {
         claims.extend(firewall::sets(family));
         claims.extend(firewall::masquerade(family, node, options));
@@ -41,22 +46,33 @@ pub fn claims(node: &ThisNode, options: &Options) -> Vec<Claim> {
     claims
 }
 
-/// Strict reverse path filtering drops replies of real servers that come in elsewhere: where it is on (1) it is made
-/// loose (2); where it is off it stays off.
+/// Strict reverse path filtering drops replies of real servers that come in elsewhere: on the node's own links
+/// and the bridge, where it is on (1) it is made loose (2); where it is off it stays off.
 fn loose_reverse_path_filters(node: &ThisNode) -> Vec<Claim> {
-    let strict = node.facts.rp_filter.iter().filter(|(_, value)| **value == 1);
-    strict.map(|(link, _)| sysctl(&format!("net/ipv4/conf/{link}/rp_filter"), "2")).collect()
+    let own: Vec<&str> = Family::ALL
+        .into_iter()
+        .filter_map(|family| node.link_of(node.best_ip(family)?))
+        .map(|link| &**link)
+        .chain(["all", names::link::BRIDGE])
+        .collect();
+    let filters = node.facts.rp_filter.iter().filter(|(link, value)| **value == 1 && own.contains(&&***link));
+    filters.map(|(link, _)| sysctl(&format!("net/ipv4/conf/{link}/rp_filter"), "2")).collect()
 }
 
-fn timeouts(options: &Options) -> Option<Claim> {
+fn timeouts_claim(options: &Options) -> Option<Claim> {
+    let row = timeouts(options);
+    let any = row.tcp + row.tcp_fin + row.udp > 0;
+    any.then(|| Claim::new(Key::IpvsTimeouts, Row::IpvsTimeouts(row)))
+}
+
+/// The timeouts asked for; 0 keeps what the kernel has.
+pub fn timeouts(options: &Options) -> IpvsTimeouts {
     let asked = options.service_proxy.timeouts;
-    let row = IpvsTimeouts {
+    IpvsTimeouts {
         tcp: asked.tcp.unwrap_or(0),
         tcp_fin: asked.tcp_fin.unwrap_or(0),
         udp: asked.udp.unwrap_or(0),
-    };
-    let any = row.tcp + row.tcp_fin + row.udp > 0;
-    any.then(|| Claim::new(Key::IpvsTimeouts, Row::IpvsTimeouts(row)))
+    }
 }
 
 fn sysctl(path: &str, value: &str) -> Claim {

@@ -33,7 +33,12 @@ pub struct Contests {
 impl Contests {
     /// Replaces what a Service asks for, and returns every virtual server that must be planned anew: all it asks for
     /// now and all it asked for before. O(its frontends).
-    pub fn replace(&mut self, service: &ObjectName, created: i64, frontends: Vec<Frontend>) -> HashSet<VirtualServerKey> {
+    pub fn replace(
+        &mut self,
+        service: &ObjectName,
+        created: i64,
+        frontends: Vec<Frontend>,
+    ) -> HashSet<VirtualServerKey> {
         let mut touched: HashSet<VirtualServerKey> = frontends.iter().map(|frontend| frontend.key).collect();
         if let Some((created, before)) = self.asked.remove(service) {
             for frontend in before {
@@ -109,7 +114,10 @@ mod tests {
         contests.replace(&service("old"), 100, vec![frontend(80)]);
         let key = frontend(80).key;
         assert_eq!(contests.winner(&key).unwrap().service, service("old"));
-        assert_eq!(contests.losers(&key).map(|loser| &loser.service).collect::<Vec<_>>(), [&service("young")]);
+        assert_eq!(
+            contests.losers(&key).map(|loser| &loser.service).collect::<Vec<_>>(),
+            [&service("young")]
+        );
 
         let touched = contests.replace(&service("old"), 100, vec![frontend(81)]);
         assert_eq!(touched, HashSet::from([key, frontend(81).key]));

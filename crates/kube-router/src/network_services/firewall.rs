@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use linux::reconciler::Claim;
-use linux::row::{ChainKey, Family, FilterTable, Key, Member, Name, Position, Row, SetHeader, SetKey, SetKind};
+use linux::row::{
+    ChainKey, Family, FilterTable, Key, Member, Name, Position, Row, SetHeader, SetKey, SetKind,
+};
 use linux::rule::{Action, Direction, IpvsMatch, Match, Rule};
 
 use super::plan::member;
-use crate::kube::model::Pod;
 use crate::names;
 use crate::node::ThisNode;
 use crate::options::Options;
@@ -39,7 +40,8 @@ pub fn sets(family: Family) -> impl Iterator<Item = Claim> {
 
 /// Addresses of the node, which the firewall does not mistake for service addresses. O(addresses).
 pub fn local_ips(node: &ThisNode) -> Vec<Claim> {
-    let of = |family| node.local_ips(family).map(move |ip| member(names::set::LOCAL_IPS, family, Member::Ip(ip)));
+    let of =
+        |family| node.local_ips(family).map(move |ip| member(names::set::LOCAL_IPS, family, Member::Ip(ip)));
     Family::ALL.into_iter().flat_map(of).collect()
 }
 
@@ -108,20 +110,15 @@ pub fn masquerade(family: Family, node: &ThisNode, options: &Options) -> Vec<Cla
     }
     if nets.is_empty() && !options.controllers.routes {
         let pods = |direction| in_set(names::set::NODE_PODS, vec![direction], true);
-        let matches = vec![
-            through_ipvs,
-            not_from_node,
-            pods(Direction::Source),
-            pods(Direction::Destination),
-        ];
+        let matches =
+            vec![through_ipvs, not_from_node, pods(Direction::Source), pods(Direction::Destination)];
         claims.push(rule(matches));
     }
     claims
 }
 
 /// Pods of this node, by which local traffic is told where no pod prefix is known. O(pods of this node).
-pub fn node_pods<'a>(pods: impl Iterator<Item = &'a Pod>) -> Vec<Claim> {
-    let ips = pods.filter(|pod| !pod.host_network && !pod.finished).flat_map(|pod| pod.ips.iter().copied());
+pub fn node_pods(ips: impl Iterator<Item = IpAddr>) -> Vec<Claim> {
     ips.map(|ip| member(names::set::NODE_PODS, Family::of(&ip), Member::Ip(ip))).collect()
 }
 
@@ -141,7 +138,8 @@ pub fn hairpin(family: Family, addresses: &BTreeSet<(IpAddr, u16)>) -> Vec<Claim
     let mine = addresses.iter().filter(|(ip, _)| Family::of(ip) == family);
     let rules: Vec<Rule> = mine
         .map(|(ip, port)| {
-            let through = IpvsMatch { address: Some(IpNet::from(*ip)), port: Some(*port), ..IpvsMatch::default() };
+            let through =
+                IpvsMatch { address: Some(IpNet::from(*ip)), port: Some(*port), ..IpvsMatch::default() };
             Rule::new([Match::Ipvs(through)], Action::SourceNat { to: *ip, random_fully: false })
         })
         .collect();

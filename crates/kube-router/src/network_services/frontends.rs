@@ -85,7 +85,12 @@ impl Asked<'_> {
                 self.object(field, ip, no.reason, no.remedy);
             } else if self.node.best_ip(Family::of(ip)).is_none() {
                 let reason = "is of a family this node has no address of".to_owned();
-                self.object(field, ip, reason, "it is not served here; give the node such an address".to_owned());
+                self.object(
+                    field,
+                    ip,
+                    reason,
+                    "it is not served here; give the node such an address".to_owned(),
+                );
             } else {
                 self.ports(kind, *ip, |port| Some(port.port));
             }
@@ -120,8 +125,7 @@ impl Asked<'_> {
 
     fn object(&mut self, field: &str, value: &IpAddr, reason: String, remedy: String) {
         self.objections.push(Objection {
-            kind: model::Kind::Service,
-            object: self.service.id.clone(),
+            object: self.service.id.of_kind(model::Kind::Service),
             field: field.to_owned(),
             value: value.to_string(),
             reason,

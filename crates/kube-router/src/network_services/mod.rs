@@ -17,13 +17,14 @@ pub mod firewall;
 pub mod frontends;
 pub mod health;
 pub mod plan;
+mod pods;
 pub mod service_ips;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use linux::reconciler::Claim;
 use linux::row::{Family, Key, Row, VirtualServerKey};
@@ -32,7 +33,8 @@ use self::contests::{Claimant, Contests};
 use self::drain::Draining;
 use self::frontends::Frontend;
 use self::health::HealthPorts;
-use crate::kube::model::{ObjectName, Service};
+use self::pods::Pods;
+use crate::kube::model::{Kind, ObjectName, Service};
 use crate::node::ThisNode;
 use crate::objection::Objection;
 use crate::options::Options;
@@ -60,8 +62,10 @@ pub struct NetworkServices {
     draining: Draining,
     health: HealthPorts,
     hairpins: Hairpins,
+    pods: Pods,
     dirty: BTreeSet<VirtualServerKey>,
     dirty_base: bool,
+    dirty_hairpin: bool,
     dirty_pods: bool,
 }
 
@@ -71,61 +75,68 @@ impl NetworkServices {
     pub fn service_changed(&mut self, id: &ObjectName, inputs: Inputs<'_>) -> Vec<Objection> {
         let Some(service) = inputs.store.service(id) else {
             self.dirty.extend(self.contests.replace(id, 0, Vec::new()));
-            self.dirty_base |= self.hairpins.replace(id, BTreeSet::new());
+            self.dirty_hairpin |= self.hairpins.replace(id, BTreeSet::new());
             self.health.replace(id, None);
             return Vec::new();
         };
         let (frontends, mut objections) = frontends::frontends(service, inputs.node, inputs.options);
-        self.dirty_base |= self.hairpins.replace(id, hairpins(service, &frontends, inputs.options));
+        self.dirty_hairpin |= self.hairpins.replace(id, hairpins(service, &frontends, inputs.options));
         self.health.replace(id, health::of(service, inputs));
         self.dirty.extend(self.contests.replace(id, service.created, frontends));
         objections.extend(self.lost_contests(service));
         objections
     }
 
-    /// This node, its addresses or its bridge ports changed: everything may look different. O(Services).
-    pub fn node_changed(&mut self, inputs: Inputs<'_>) -> Vec<Objection> {
+    /// This node's object or addresses changed: every Service may look different. O(Services).
+    pub fn node_changed(&mut self, inputs: Inputs<'_>) -> Vec<(ObjectName, Vec<Objection>)> {
         self.dirty_base = true;
-        self.dirty_pods = true;
+        self.dirty_hairpin = true;
         let ids: Vec<ObjectName> = inputs.store.services().map(|service| service.id.clone()).collect();
-        ids.iter().flat_map(|id| self.service_changed(id, inputs)).collect()
+        ids.into_iter().map(|id| (id.clone(), self.service_changed(&id, inputs))).collect()
     }
 
-    /// A pod of this node came, went or changed.
-    pub fn pods_changed(&mut self) {
-        self.dirty_pods = true;
+    /// Links of this node changed, but no address: bridge ports, settings of links.
+    pub fn links_changed(&mut self) {
+        self.dirty_base = true;
+        self.dirty_hairpin = true;
+    }
+
+    /// These pods came, went or changed. O(their addresses).
+    pub fn pods_changed(&mut self, changed: &BTreeSet<ObjectName>, inputs: Inputs<'_>) {
+        for id in changed {
+            self.dirty_pods |= self.pods.replace(id, inputs.store.pod(id), &inputs.node.name);
+        }
     }
 
     /// A real server has no connections left.
     pub fn drained(&mut self, server: &drain::RealServerKey) {
-        if self.draining.end(server) {
+        if self.draining.finish(server) {
             self.dirty.insert(server.0);
         }
     }
 
     /// What must be planned now, planned. `in_kernel` tells the real servers a virtual server is believed to have.
     /// O(what is dirty).
-    pub fn plan<'a, K>(
+    pub fn plan(
         &mut self,
         inputs: Inputs<'_>,
         now: Instant,
-        in_kernel: impl Fn(&VirtualServerKey) -> K,
-    ) -> Vec<Planned>
-    where
-        K: Iterator<Item = (&'a Key, &'a Row)>,
-    {
+        in_kernel: &dyn Fn(&VirtualServerKey) -> Vec<(IpAddr, u16)>,
+    ) -> Vec<Planned> {
         self.dirty.extend(self.draining.take_due(now));
         let mut planned = Vec::with_capacity(self.dirty.len() + 3);
         if std::mem::take(&mut self.dirty_base) {
             planned.push((Owner::ServiceProxy, base::claims(inputs.node, inputs.options)));
             planned.push((Owner::NodeAddresses, firewall::local_ips(inputs.node)));
+        }
+        if std::mem::take(&mut self.dirty_hairpin) {
             planned.push((Owner::Hairpin, self.plan_hairpin(inputs)));
         }
         if std::mem::take(&mut self.dirty_pods) {
-            planned.push((Owner::NodePods, firewall::node_pods(inputs.store.pods_of(&inputs.node.name))));
+            planned.push((Owner::NodePods, firewall::node_pods(self.pods.here())));
         }
         for key in std::mem::take(&mut self.dirty) {
-            let claims = self.plan_virtual_server(key, inputs, now, in_kernel(&key));
+            let claims = self.plan_virtual_server(key, inputs, now, in_kernel);
             planned.push((Owner::VirtualServer(key), claims));
         }
         planned
@@ -151,24 +162,23 @@ impl NetworkServices {
         &self.contests
     }
 
-    fn plan_virtual_server<'a>(
+    fn plan_virtual_server(
         &mut self,
         key: VirtualServerKey,
         inputs: Inputs<'_>,
         now: Instant,
-        in_kernel: impl Iterator<Item = (&'a Key, &'a Row)>,
+        in_kernel: &dyn Fn(&VirtualServerKey) -> Vec<(IpAddr, u16)>,
     ) -> Vec<Claim> {
-        let winner = self.contests.winner(&key);
-        let asked = winner.and_then(|claimant| {
+        let winner = self.contests.winner(&key).cloned();
+        let asked = winner.as_ref().and_then(|claimant| {
             let service = inputs.store.service(&claimant.service)?;
             Some((claimant, service, service.ports.get(claimant.port)?))
         });
         let Some((Claimant { kind, .. }, service, port)) = asked else {
-            self.stop_draining(&key);
+            self.draining.cancel_others(&key, &[]);
             return Vec::new();
         };
-        let scheduler = &service.wishes.scheduler;
-        let drains = backends::can_drain(port.protocol, scheduler);
+        let drains = backends::can_drain(port.protocol, &service.wishes);
         let backends = backends::backends(
             inputs.store.endpoints(&service.id),
             port,
@@ -178,34 +188,26 @@ impl NetworkServices {
             drains,
         );
         if let (Some(period), true) = (inputs.options.service_proxy.drain, drains) {
-            for (row_key, _) in in_kernel {
-                let Key::RealServer(_, ip, port) = row_key else { continue };
-                if backends.contains_key(&(*ip, *port)) {
-                    self.draining.end(&(key, *ip, *port));
-                } else {
-                    let grace = inputs.store.pod_with_ip(*ip).map(|pod| Duration::from_secs(pod.grace_seconds.into()));
-                    self.draining.start((key, *ip, *port), now + grace.unwrap_or(period));
-                }
+            let leaving: Vec<_> =
+                in_kernel(&key).into_iter().filter(|at| !backends.contains_key(at)).collect();
+            self.draining.cancel_others(&key, &leaving);
+            for (ip, port) in leaving {
+                let grace = self.pods.grace_of(ip).unwrap_or(period);
+                self.draining.start((key, ip, port), now + grace);
             }
         } else {
-            self.stop_draining(&key);
+            self.draining.cancel_others(&key, &[]);
         }
         let draining: Vec<(IpAddr, u16)> = self.draining.of(&key).collect();
         let asked = plan::Asked { key, kind: *kind, service, port, backends: &backends, draining: &draining };
         plan::claims(&asked, inputs.node, inputs.options)
     }
 
-    fn stop_draining(&mut self, key: &VirtualServerKey) {
-        let leaving: Vec<_> = self.draining.of(key).collect();
-        for (ip, port) in leaving {
-            self.draining.end(&(*key, ip, port));
-        }
-    }
-
     fn plan_hairpin(&self, inputs: Inputs<'_>) -> Vec<Claim> {
         let addresses = self.hairpins.addresses();
         let families = Family::ALL.into_iter().filter(|family| inputs.node.best_ip(*family).is_some());
-        let mut claims: Vec<Claim> = families.flat_map(|family| firewall::hairpin(family, &addresses)).collect();
+        let mut claims: Vec<Claim> =
+            families.flat_map(|family| firewall::hairpin(family, &addresses)).collect();
         if !addresses.is_empty() {
             let ports = inputs.node.facts.bridge_ports.iter().cloned();
             claims.extend(
@@ -221,8 +223,7 @@ impl NetworkServices {
             (winner.service != service.id).then_some((frontend, winner))
         });
         lost.map(|(frontend, winner)| Objection {
-            kind: crate::kube::model::Kind::Service,
-            object: service.id.clone(),
+            object: service.id.of_kind(Kind::Service),
             field: "spec".to_owned(),
             value: Owner::VirtualServer(frontend.key).to_string(),
             reason: format!("is already served by the older Service {}", winner.service),

@@ -102,7 +102,8 @@ fn dummy_address(ip: IpAddr) -> Claim {
 /// The local route of a VIP names the node's address as source, so that the node itself never speaks from a VIP.
 fn local_route(ip: IpAddr, node: &ThisNode) -> Claim {
     let link = linux::row::Name::from(names::link::DUMMY);
-    let key = Key::Route { table: names::route::TABLE_LOCAL, destination: host(ip), link: Some(link.clone()) };
+    let key =
+        Key::Route { table: names::route::TABLE_LOCAL, destination: host(ip), link: Some(link.clone()) };
     let route = Route {
         kind: RouteKind::Local,
         link: Some(link),

@@ -36,13 +36,19 @@ pub fn check(ranges: &ServiceIps, kind: Kind, ip: IpAddr) -> Result<(), Unaccept
         return Ok(());
     }
     if contains(&ranges.cluster, ip) {
-        return refuse("lies in the cluster IP range", "write an address outside --service-cluster-ip-range".into());
+        return refuse(
+            "lies in the cluster IP range",
+            "write an address outside --service-cluster-ip-range".into(),
+        );
     }
     if allowed.is_empty() {
         return refuse(&format!("is refused because {flag} names no range"), format!("set {flag}"));
     }
     if !contains(allowed, ip) {
-        return refuse(&format!("lies outside {flag}"), format!("write one of its addresses or extend {flag}"));
+        return refuse(
+            &format!("lies outside {flag}"),
+            format!("write one of its addresses or extend {flag}"),
+        );
     }
     Ok(())
 }

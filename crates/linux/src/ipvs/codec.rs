@@ -321,4 +321,6 @@ fn forwarding(number: u32) -> Option<Forwarding> {
 }
 
 #[cfg(test)]
+mod recorded;
+#[cfg(test)]
 mod tests;

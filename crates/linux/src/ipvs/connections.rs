@@ -2,7 +2,7 @@
 //!
 //! A socket of its own, so that neither a scrape nor a drain ever waits for the lane's writes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::netlink;
@@ -27,7 +27,8 @@ impl Connections {
     }
 
     /// Connections of each real server asked for, in order; `None` for one that is not in the kernel. One dump for
-    /// each virtual server mentioned: O(their real servers), whatever else IPVS holds.
+    /// each virtual server mentioned: O(their real servers), whatever else IPVS holds. A dump is not a snapshot (see
+    /// [`super::IpvsLane`]), so where one is missing there is a second look before it is believed.
     ///
     /// # Errors
     /// When the kernel cannot be read at all.
@@ -35,16 +36,25 @@ impl Connections {
         &mut self,
         real_servers: &[(VirtualServerKey, IpAddr, u16)],
     ) -> Result<Vec<Option<ConnectionCount>>, netlink::Error> {
-        let mut seen: BTreeMap<VirtualServerKey, HashMap<(IpAddr, u16), ConnectionCount>> = BTreeMap::new();
-        for (key, _, _) in real_servers {
-            if !seen.contains_key(key) {
-                let there = self.table.destinations(key)?;
-                let counts = there.iter().map(|record| ((record.ip, record.port), record.connections));
-                seen.insert(*key, counts.collect());
+        let mut wanted: BTreeMap<VirtualServerKey, BTreeMap<(IpAddr, u16), Option<ConnectionCount>>> =
+            BTreeMap::new();
+        for (key, ip, port) in real_servers {
+            wanted.entry(*key).or_default().insert((*ip, *port), None);
+        }
+        for (key, counts) in &mut wanted {
+            for _look in 0..2 {
+                for record in self.table.destinations(key)? {
+                    if let Some(count) = counts.get_mut(&(record.ip, record.port)) {
+                        *count = Some(record.connections);
+                    }
+                }
+                if counts.values().all(Option::is_some) {
+                    break;
+                }
             }
         }
         let count = |(key, ip, port): &(VirtualServerKey, IpAddr, u16)| {
-            seen.get(key).and_then(|counts| counts.get(&(*ip, *port))).copied()
+            wanted.get(key).and_then(|counts| counts.get(&(*ip, *port))).copied().flatten()
         };
         Ok(real_servers.iter().map(count).collect())
     }

@@ -35,6 +35,11 @@ enum Verb {
 /// **Timeouts.** 0 in [`IpvsTimeouts`] means "keep what the kernel has", to the kernel as to us, so what is read back
 /// can only equal what was written if the lane knows which fields are compared. It is told once, when it is opened:
 /// a field that is 0 in `owned` reads as 0 for ever, and when all three are 0 there is no timeouts row at all.
+///
+/// **A dump is not a snapshot.** The kernel resumes a dump by counting rows, in a table that (on Linux 6.1) all network
+/// namespaces share, and marks no interruption: rows removed meanwhile by someone else make it skip as many of ours,
+/// rows added make it repeat some. So reading can miss a row that is there and may say one twice. That is harmless by
+/// construction: creating a row that is there changes it in place, and nothing is removed for not having been read.
 #[derive(Debug)]
 pub struct IpvsLane {
     table: IpvsTable,

@@ -300,6 +300,12 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         self.entries.get(key)?.desired.as_ref()
     }
 
+    /// Rows believed to be in the kernel inside a container: the real servers of a virtual server, the members of a set.
+    /// O(log n + contents).
+    pub fn contents<'a>(&'a self, container: &'a Key) -> impl Iterator<Item = (&'a Key, &'a Row)> {
+        batch::contents(&self.entries, container).filter_map(|key| Some((key, self.actual(key)?)))
+    }
+
     /// Rows believed to be in the kernel, in key order. O(rows) over all.
     pub fn actual_rows(&self) -> impl Iterator<Item = (&Key, &Row)> {
         self.entries.iter().filter_map(|(key, entry)| Some((key, entry.actual.as_ref()?)))

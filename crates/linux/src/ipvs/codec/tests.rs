@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::recorded::{self, bytes};
 use super::*;
 use crate::netlink::generic;
 use crate::row::Name;
@@ -180,4 +181,46 @@ fn counters_are_taken_in_the_kernels_order() {
     );
     assert_eq!((counters.bytes_in, counters.bytes_out), (4 << 33, 5 << 33));
     assert_eq!((counters.connections_per_second, counters.bytes_out_per_second), (6 << 33, 10 << 33));
+}
+
+#[test]
+fn recorded_messages_of_linux_6_1_are_read() {
+    let udp = parse_service(&bytes(recorded::UDP_SERVICE)).unwrap();
+    let ip = [10, 0, 0, 1].into();
+    assert_eq!(udp.key, VirtualServerKey::Address { ip, protocol: Protocol::Udp, port: 53 });
+    let maglev =
+        VirtualServer { scheduler: Scheduler::Maglev, scheduler_flags: 0x18, persistence: Some(10_800) };
+    assert_eq!(udp.server, maglev);
+
+    let mark = parse_service(&bytes(recorded::MARK_SERVICE)).unwrap();
+    assert_eq!(mark.key, VirtualServerKey::Mark { family: Family::V6, mark: 5 });
+    let hashed =
+        VirtualServer { scheduler: Scheduler::DestinationHash, scheduler_flags: 0, persistence: None };
+    assert_eq!(mark.server, hashed);
+
+    let nat = parse_destination(&bytes(recorded::NAT_DESTINATION), Family::V4).unwrap();
+    assert_eq!((nat.ip, nat.port), (IpAddr::from([10, 1, 0, 1]), 5300));
+    assert_eq!(nat.server, Some(RealServer { weight: 7, forwarding: Forwarding::Masquerade }));
+
+    // ipvsadm gives a tunnelled real server the port of its virtual server.
+    let tunnel = parse_destination(&bytes(recorded::TUNNEL_DESTINATION), Family::V4).unwrap();
+    assert_eq!((tunnel.ip, tunnel.port), ("fd00::1".parse().unwrap(), 53));
+    assert_eq!(tunnel.server, Some(RealServer { weight: 7, forwarding: Forwarding::Tunnel }));
+
+    let timeouts = IpvsTimeouts { tcp: 900, tcp_fin: 120, udp: 300 };
+    assert_eq!(parse_timeouts(&bytes(recorded::TIMEOUTS)), timeouts);
+}
+
+#[test]
+fn recorded_messages_cut_anywhere_are_no_record() {
+    for recording in [recorded::UDP_SERVICE, recorded::MARK_SERVICE] {
+        let whole = bytes(recording);
+        for length in 0..whole.len() {
+            assert_eq!(parse_service(&whole[..length]), None, "cut to {length} bytes");
+        }
+    }
+    let whole = bytes(recorded::NAT_DESTINATION);
+    for length in 0..whole.len() {
+        assert_eq!(parse_destination(&whole[..length], Family::V4), None, "cut to {length} bytes");
+    }
 }
