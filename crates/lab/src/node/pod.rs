@@ -56,9 +56,12 @@ impl Pod {
 
 impl Drop for Pod {
     fn drop(&mut self) {
+        self.node.fabric().withdraw(&self.name);
+        if self.node.abandoned.load(std::sync::atomic::Ordering::Relaxed) {
+            return;
+        }
         let attachment = self.attachment.clone();
         let _ = join(&self.node, move || attachment.remove());
-        self.node.fabric().withdraw(&self.name);
     }
 }
 
