@@ -141,7 +141,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.fabric.unplug(&self.port);
-        self.fabric.withdraw(&self.name);
+        self.fabric.withdraw(&self.namespace);
     }
 }
 
@@ -212,6 +212,6 @@ impl Outside {
 impl Drop for Outside {
     fn drop(&mut self) {
         self.fabric.unplug(&self.port);
-        self.fabric.withdraw(self.namespace.name());
+        self.fabric.withdraw(&self.namespace);
     }
 }
