@@ -213,3 +213,21 @@ fn dropping_a_lab_removes_everything() {
     let status = sleeper.wait().expect("reaped");
     assert_eq!(lab::process::exit_code(status), 128 + 9);
 }
+
+/// The same lab in the VM, with the protocol this kernel may not have.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "vm: SCTP sockets"]
+async fn sctp_is_asked_and_answered() {
+    let lab = lab(Families::Dual, 1);
+    let server = Probe::new("server", lab.pods[0].namespace());
+    let port = server.serve(Protocol::Sctp, 3868).await.expect("port");
+    let client = Probe::new("client", lab.pods[5].namespace());
+    for (family, address) in lab.pods[0].addresses().iter().enumerate() {
+        let to = SocketAddr::new(*address, 3868);
+        let answer = client.ask(Protocol::Sctp, to).await.expect("answered");
+        assert_eq!((answer.by.as_str(), answer.source.ip()), ("server", lab.pods[5].addresses()[family]));
+    }
+    drop(port);
+    let to = SocketAddr::new(lab.pods[0].addresses()[0], 3868);
+    assert_eq!(client.ask(Protocol::Sctp, to).await, Err(Failure::Refused));
+}

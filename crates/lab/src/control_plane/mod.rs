@@ -1,10 +1,14 @@
 //! What kube-apiserver's admission, kube-controller-manager, kube-scheduler and a cloud would do.
 
+mod admission;
+
 use ipnet::IpNet;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::api_server::{ApiError, Handle, Resource, rules};
+pub(crate) use admission::Admission;
+
+use crate::api_server::{Handle, Resource};
 
 /// The cluster's address plan.
 #[derive(Clone, Debug)]
@@ -26,24 +30,6 @@ impl Default for Config {
             load_balancer_cidrs: Vec::new(),
         }
     }
-}
-
-pub(crate) struct Admission {}
-
-impl Admission {
-    pub(crate) fn new(_config: &Config) -> Self {
-        Self {}
-    }
-}
-
-impl rules::Admission for Admission {
-    fn create(&mut self, _: Resource, _: &mut Value) -> Result<(), ApiError> {
-        Ok(())
-    }
-    fn update(&mut self, _: Resource, _: &Value, _: &mut Value) -> Result<(), ApiError> {
-        Ok(())
-    }
-    fn removed(&mut self, _: Resource, _: &Value) {}
 }
 
 pub(crate) fn create_initial_namespaces(handle: &Handle) {

@@ -125,8 +125,12 @@ impl Fabric {
             .map_err(|source| Error::File { path, source })
     }
 
-    pub(super) fn withdraw(&self, name: &str) {
-        let _ = std::fs::remove_file(self.folder.path.join(name));
+    /// Takes the name back, unless a successor has it.
+    pub(super) fn withdraw(&self, namespace: &Namespace) {
+        let path = self.folder.path.join(namespace.name());
+        if std::fs::read_link(&path).is_ok_and(|target| target == namespace.proc_path()) {
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     /// Plugs `namespace` into `segment` as `eth0` with these addresses and default routes through the router. Returns

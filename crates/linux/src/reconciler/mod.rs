@@ -253,9 +253,11 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
     /// moment are left to the next reading, which is requested.
     pub fn observed(&mut self, key: &Key, row: Option<Row>) {
         let lane = key.lane();
-        let in_flight = self.lanes.get(&lane).is_some_and(|state| state.in_flight.contains_key(key));
+        let in_flight = self.lanes.get(&lane).and_then(|state| state.in_flight.get(key));
         match self.entries.get(key) {
-            Some(_) if in_flight => self.request_read(lane),
+            // Not every notification says who caused it: this one may be about our own change.
+            Some(_) if in_flight == Some(&row) => {}
+            Some(_) if in_flight.is_some() => self.request_read(lane),
             Some(entry) if entry.actual != row => {
                 let gone = row.is_none();
                 self.count(key).drifted += 1;
