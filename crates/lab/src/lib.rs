@@ -1,7 +1,6 @@
 //! Clusters out of network namespaces: for tests, for the demo, to poke at by hand. Never shipped.
 
 pub mod api_server;
-pub mod control_plane;
 pub mod cluster;
 pub mod control_plane;
 pub mod kubelet;
