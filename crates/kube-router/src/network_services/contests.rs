@@ -55,6 +55,29 @@ impl Contests {
         touched
     }
 
+    /// Whether this is what a Service asks for already.
+    pub fn asks(&self, service: &ObjectName, created: i64, frontends: &[Frontend]) -> bool {
+        match self.asked.get(service) {
+            Some((since, asked)) => *since == created && asked == frontends,
+            None => frontends.is_empty(),
+        }
+    }
+
+    /// Other Services that ask for one of these. O(log n) for each.
+    pub fn rivals<'a>(
+        &'a self,
+        service: &'a ObjectName,
+        keys: impl IntoIterator<Item = &'a VirtualServerKey>,
+    ) -> impl Iterator<Item = &'a ObjectName> {
+        let claimants = keys.into_iter().filter_map(|key| self.claimants.get(key)).flatten();
+        claimants.map(|claimant| &claimant.service).filter(move |other| *other != service)
+    }
+
+    /// Every Service that asks for anything.
+    pub fn services(&self) -> impl Iterator<Item = &ObjectName> {
+        self.asked.keys()
+    }
+
     /// Who answers there.
     pub fn winner(&self, key: &VirtualServerKey) -> Option<&Claimant> {
         self.claimants.get(key)?.first()
