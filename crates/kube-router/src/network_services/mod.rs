@@ -254,7 +254,11 @@ impl NetworkServices {
             object: service.id.of_kind(Kind::Service),
             field: "spec".to_owned(),
             value: Owner::VirtualServer(frontend.key).to_string(),
-            reason: format!("is already served by the older Service {}", winner.service),
+            reason: if winner.written {
+                format!("is already served by the older Service {}", winner.service)
+            } else {
+                format!("was given to Service {}", winner.service)
+            },
             remedy: "use another address or port".to_owned(),
         })
         .collect()
