@@ -13,6 +13,7 @@
     reason = "a test fails by panicking, helpers too"
 )]
 
+mod endpoints;
 mod setup;
 mod sources;
 mod ways_in;

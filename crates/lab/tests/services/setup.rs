@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use lab::api_server::Resource;
@@ -55,6 +56,7 @@ pub(crate) async fn programmed(cluster: &Cluster, node: usize) {
         let log = cluster.fabric().folder().join(format!("node-{node}.log"));
         panic!("{error}\n{}", std::fs::read_to_string(log).unwrap_or_default());
     }
+    shown(&format!("node-{node}: ready"));
 }
 
 /// Status and body of a GET by curl on a node; status 0 when there is no answer.
@@ -214,6 +216,12 @@ pub(crate) fn node_port(service: &Value, index: usize) -> u16 {
 /// One question: from where, how, to where.
 pub(crate) type Cell = (Probe, Protocol, SocketAddr);
 
+/// Tells what has been shown, and when: a failure then says how far the story came.
+fn shown(about: &str) {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    eprintln!("{:7.1} s  {about}", START.elapsed().as_secs_f32());
+}
+
 /// Asks all cells at once, again and again, until each was answered by every one of `backends`. One failure, or an
 /// answer by anybody else, and it begins anew, for [`SOON`] at most.
 pub(crate) async fn reach(about: &str, cells: &[Cell], backends: &[&str]) {
@@ -222,6 +230,7 @@ pub(crate) async fn reach(about: &str, cells: &[Cell], backends: &[&str]) {
     if let Err(error) = eventually(SOON, attempt).await {
         panic!("{about}: {error}");
     }
+    shown(about);
 }
 
 async fn all_answer(cells: &[Cell], wanted: &BTreeSet<String>) -> Result<(), String> {
@@ -257,6 +266,7 @@ pub(crate) async fn fails(about: &str, cells: &[Cell], wanted: &[Failure]) {
     if let Err(error) = eventually(SOON, attempt).await {
         panic!("{about}: {error}");
     }
+    shown(about);
 }
 
 /// Asks until `backend` answers, and returns how the client looked to it.
@@ -286,5 +296,6 @@ pub(crate) async fn until(
     if let Err(error) = eventually(SOON, look).await {
         panic!("{about}: {error}");
     }
+    shown(about);
     start.elapsed()
 }
