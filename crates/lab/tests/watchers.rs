@@ -109,10 +109,20 @@ impl Mirror {
         let read = async {
             while self.lists < count {
                 let event = self.events.next().await.unwrap();
+                let failed = event.is_err();
                 self.take(event);
+                if failed {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
             }
         };
-        timeout(BOUND, read).await.expect("the watcher does not list again");
+        timeout(BOUND, read).await.unwrap_or_else(|_| {
+            panic!(
+                "{} lists; last errors {:?}",
+                self.lists,
+                self.errors.iter().rev().take(3).collect::<Vec<_>>()
+            )
+        });
         self.converges().await;
     }
 
@@ -204,13 +214,18 @@ async fn gone_can_be_an_http_status() {
     mirror.set("m5", "c");
     mirror.faults.compact();
     mirror.faults.set_availability(Availability::Serving);
-    let mut code = 0;
-    while code != 410 {
-        let event = timeout(BOUND, mirror.events.next()).await.expect("no 410").unwrap();
-        if let Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) = event {
-            code = status.code;
+    let gone = async {
+        while let Some(event) = mirror.events.next().await {
+            match event {
+                Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) if status.code == 410 => {
+                    return;
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Ok(_) => {}
+            }
         }
-    }
+    };
+    timeout(BOUND, gone).await.expect("no 410");
 }
 
 async fn lists_again_after_compaction(config: watcher::Config) {
