@@ -1,1 +1,22 @@
 //! The node agent as a library; the binary is `main.rs`.
+
+pub mod annotations;
+pub mod cleanup;
+pub mod core;
+pub mod counters;
+pub mod health;
+pub mod health_ports;
+pub mod kube;
+pub mod listen;
+pub mod logging;
+pub mod metrics;
+pub mod names;
+pub mod network_services;
+pub mod node;
+pub mod objection;
+pub mod options;
+pub mod owner;
+pub mod run;
+pub mod secret;
+pub mod store;
+pub mod version;

@@ -1,1 +1,21 @@
 //! The kernel as tables of desired rows.
+//!
+//! Everything this project owns on a node is a row under a key ([`row`]). A lane ([`lane`]) is one kernel
+//! interface with a blocking thread: it reads rows and applies changes, nothing else. The reconciler
+//! ([`reconciler`]) holds what is desired and what is believed to be there, and says which lane has to do what
+//! next; it does no I/O. This crate is the only one that opens netlink sockets or starts processes, and it knows
+//! neither Kubernetes nor BGP.
+
+pub mod command;
+pub mod conntrack;
+pub mod firewall;
+pub mod ipset;
+pub mod iptables;
+pub mod ipvs;
+pub mod lane;
+pub mod netlink;
+pub mod reconciler;
+pub mod route;
+pub mod row;
+pub mod rule;
+pub mod sysctl;

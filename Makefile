@@ -1,0 +1,56 @@
+# Every way to build, see and test kube-router. `make` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+LAB := cargo run --quiet -p lab --
+# Seconds after which the VM is stopped, whatever it is doing.
+VM_TIMEOUT ?= 1200
+
+##@ See it
+.PHONY: demo
+demo: deps build ## A three-node cluster, services from examples/, real connections (KEEP=1 leaves it up with a shell)
+	@started=$$SECONDS; $(LAB) demo $(if $(KEEP),--keep); echo "demo: $$((SECONDS - started)) s"
+
+##@ Build
+.PHONY: deps build release
+deps: ## Install what is missing on a Debian 12 machine
+	@scripts/install-deps.sh
+build: deps ## Debug build of the agent and the lab
+	@cargo build --workspace --bins
+release: deps ## Static release binaries for x86_64 and aarch64
+	@for target in x86_64-unknown-linux-musl aarch64-unknown-linux-musl; do \
+	  cargo build --release -p kube-router --target $$target; \
+	done
+
+##@ Test
+.PHONY: test test-native test-vm fmt lint deny bench
+test: deps ## Everything: format, lints, native tests, then the tests that need the VM, in one boot
+	@started=$$SECONDS; \
+	$(MAKE) fmt lint; linted=$$SECONDS; \
+	$(MAKE) test-native; native=$$SECONDS; \
+	$(MAKE) test-vm; \
+	echo "test: $$((SECONDS - started)) s (lints $$((linted - started)), native $$((native - linted)), vm $$((SECONDS - native)))"
+test-native: deps ## Unit, golden, kernel and lab tests on this kernel (root)
+	@cargo test --workspace
+test-vm: deps ## Tests that need IPVS, dummy links or tunnels: in a VM where this kernel lacks them
+	@$(LAB) vm test --timeout $(VM_TIMEOUT)
+fmt: ## Check the formatting
+	@cargo fmt --all -- --check
+lint: deps ## Clippy, warnings denied
+	@cargo clippy --workspace --all-targets --quiet -- -D warnings
+deny: ## Licences, advisories and sources of the dependencies; fetches cargo-deny (minutes) if it is not there
+	@command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
+	@cargo deny check
+bench: deps ## Cold start, one change, rest, memory, against a floor measured in the same run
+	@$(LAB) bench
+
+##@ Other
+.PHONY: clean help
+clean: ## Remove what builds and labs leave behind
+	@$(LAB) clean || true
+	@cargo clean
+	@rm -rf .cache
+help:
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

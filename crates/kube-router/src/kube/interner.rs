@@ -1,0 +1,78 @@
+//! Names kept once, however many objects mention them.
+//!
+//! A hundred thousand endpoints name a few thousand nodes, namespaces and services. Names that occur once (those of
+//! pods) do not belong here: the table would cost more than it saves.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use linux::row::Name;
+
+/// Hands out one shared copy of each name. Owned by whoever converts objects; no lock.
+#[derive(Debug, Default)]
+pub struct Interner {
+    names: HashSet<Name>,
+    /// Size at which names nobody uses are dropped.
+    sweep_at: usize,
+}
+
+/// Below this many names a sweep is not worth its time.
+const SMALLEST_SWEEP: usize = 1024;
+
+impl Interner {
+    /// The shared copy of `name`. Amortised O(1): the table is swept when it has doubled since the last sweep.
+    pub fn name(&mut self, name: &str) -> Name {
+        if let Some(known) = self.names.get(name) {
+            return known.clone();
+        }
+        if self.names.len() >= self.sweep_at.max(SMALLEST_SWEEP) {
+            self.sweep();
+        }
+        let new: Name = Arc::from(name);
+        self.names.insert(new.clone());
+        new
+    }
+
+    /// Drops names that nobody else holds. O(names).
+    pub fn sweep(&mut self) {
+        self.names.retain(|name| Arc::strong_count(name) > 1);
+        self.names.shrink_to(SMALLEST_SWEEP);
+        self.sweep_at = self.names.len() * 2;
+    }
+
+    /// Names in the table, used or not.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// No names at all.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_names_are_one() {
+        let mut names = Interner::default();
+        let (first, second) = (names.name("node-1"), names.name("node-1"));
+        assert!(Arc::ptr_eq(&first, &second));
+        assert_eq!(names.len(), 1);
+    }
+
+    #[test]
+    fn unused_names_go_and_used_ones_stay() {
+        let mut names = Interner::default();
+        let kept = names.name("kept");
+        for number in 0..100_000 {
+            names.name(&format!("gone-{number}"));
+        }
+        assert!(names.len() <= 2 * SMALLEST_SWEEP, "{} names are held", names.len());
+        names.sweep();
+        assert_eq!(names.len(), 1);
+        assert!(Arc::ptr_eq(&kept, &names.name("kept")));
+    }
+}

@@ -1,0 +1,83 @@
+//! This node as plans see it: what the API says of it, and what its kernel says.
+//!
+//! Both are inputs like any object; nothing here looks anything up.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use linux::row::{Family, Name};
+
+use crate::kube::model::Node;
+
+/// What the kernel of this node says, kept up by notifications.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Addresses of every link.
+    pub addresses: Vec<(Name, IpNet)>,
+    /// Ports of `kube-bridge`.
+    pub bridge_ports: Vec<Name>,
+    /// `net/ipv4/conf/<link>/rp_filter` as it was when we started, by link.
+    pub rp_filter: BTreeMap<Name, u8>,
+    /// Whether `iptables` knows `--random-fully` (1.6.2).
+    pub random_fully: bool,
+}
+
+/// This node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThisNode {
+    /// Its name in the API.
+    pub name: Name,
+    /// Its Node object, if there is one.
+    pub object: Option<Node>,
+    /// Its kernel.
+    pub facts: Facts,
+}
+
+impl ThisNode {
+    /// The address of a family by which others know this node: the primary one if it is of that family, else the first
+    /// internal, else the first external (behaviour of upstream).
+    pub fn best_ip(&self, family: Family) -> Option<IpAddr> {
+        self.object.as_ref()?.best_ip(family)
+    }
+
+    /// Families this node is known by, IPv4 first. Services are served in these; sets and rules exist for no others.
+    pub fn families(&self) -> impl Iterator<Item = Family> {
+        Family::ALL.into_iter().filter(|family| self.best_ip(*family).is_some())
+    }
+
+    /// Prefixes this node's pods have addresses from.
+    pub fn pod_cidrs(&self, family: Family) -> impl Iterator<Item = IpNet> {
+        let all = self.object.iter().flat_map(|node| node.pod_cidrs.iter().copied());
+        all.filter(move |net| Family::of_net(net) == family)
+    }
+
+    /// Addresses of the node proper: those of every link that is not named like a virtual one
+    /// ([`crate::names::link::NOT_NODE_LOCAL`], upstream's rule), without duplicates.
+    pub fn local_ips(&self, family: Family) -> impl Iterator<Item = IpAddr> {
+        let own = self.facts.addresses.iter().filter(|(link, _)| is_node_local(link));
+        let ips: std::collections::BTreeSet<IpAddr> =
+            own.map(|(_, net)| net.addr()).filter(|ip| Family::of(ip) == family).collect();
+        ips.into_iter()
+    }
+
+    /// Whether [`Self::local_ips`] has this address. O(addresses).
+    pub fn is_local(&self, ip: IpAddr) -> bool {
+        self.facts.addresses.iter().any(|(link, net)| net.addr() == ip && is_node_local(link))
+    }
+
+    /// Whether an address is the node's own on any link but `kube-dummy-if`.
+    pub fn has_ip(&self, ip: IpAddr) -> bool {
+        let elsewhere = |link: &Name| **link != *crate::names::link::DUMMY;
+        self.facts.addresses.iter().any(|(link, net)| net.addr() == ip && elsewhere(link))
+    }
+
+    /// The link that carries an address.
+    pub fn link_of(&self, ip: IpAddr) -> Option<&Name> {
+        self.facts.addresses.iter().find(|(_, net)| net.addr() == ip).map(|(link, _)| link)
+    }
+}
+
+fn is_node_local(link: &Name) -> bool {
+    !crate::names::link::NOT_NODE_LOCAL.iter().any(|part| link.contains(part))
+}

@@ -1,0 +1,292 @@
+//! The present state of the cluster, and of this node, in memory.
+//!
+//! One thread owns the store. Watches tell it what they saw ([`Store::apply`]), it answers which keys of plans that
+//! concerns ([`Dirty`]) and plans read it by reference. It keeps no history and decides nothing: the same objects
+//! make the same store, whatever the order and number of the events that brought them.
+//!
+//! A list only ever adds until it is complete. What it did not name is then gone, at once; as long as it is not
+//! complete, and between lists, what was known stays true.
+
+mod dirty;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use linux::row::Name;
+
+pub use dirty::Dirty;
+
+use crate::kube::model::{Endpoint, EndpointSlice, Kind, Node, Object, ObjectName, Pod, Service, WatchEvent};
+use crate::objection::{Objection, Objections};
+
+/// State of the cluster. Look-ups are O(log n).
+#[derive(Debug)]
+pub struct Store {
+    own_node: Name,
+    services: BTreeMap<ObjectName, Service>,
+    /// Slices by their Service, then by their own name; both in the same namespace.
+    slices: BTreeMap<ObjectName, BTreeMap<Name, EndpointSlice>>,
+    /// The Service of each slice, to find it by its own name.
+    slice_service: BTreeMap<ObjectName, Name>,
+    nodes: BTreeMap<Name, Node>,
+    pods: BTreeMap<ObjectName, Pod>,
+    watches: BTreeMap<Kind, Watch>,
+    objections: Objections,
+}
+
+/// What is known of a kind as a whole.
+#[derive(Debug, Default)]
+struct Watch {
+    /// A complete list has been seen.
+    synced: bool,
+    /// While a list runs: objects known before it that it has not named yet. They include ignored ones with
+    /// objections.
+    unnamed: Option<BTreeSet<ObjectName>>,
+    /// Why it does not work, while it does not.
+    broken: Option<String>,
+}
+
+impl Store {
+    /// An empty store of the agent on `own_node`.
+    pub fn new(own_node: Name) -> Store {
+        Store {
+            own_node,
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            slice_service: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            objections: Objections::default(),
+        }
+    }
+
+    /// Takes in what a watch saw. An object equal to what is known dirties nothing. O(log n) but for the two ends of
+    /// a list: O(objects of the kind), and O(1) for the first list.
+    pub fn apply(&mut self, event: WatchEvent) -> Dirty {
+        let mut dirty = Dirty::default();
+        match event {
+            WatchEvent::ListBegins(kind) => {
+                let known = self.known(kind);
+                let watch = self.watches.entry(kind).or_default();
+                watch.unnamed = Some(known);
+                watch.broken = None;
+            }
+            WatchEvent::Applied(object, objections) => {
+                let (kind, id) = (object.kind(), object.id());
+                self.named(kind, &id);
+                self.object_to(kind, &id, objections, &mut dirty);
+                self.insert(object, &mut dirty);
+            }
+            WatchEvent::Ignored(kind, id, objections) => {
+                self.named(kind, &id);
+                self.remove(kind, &id, &mut dirty);
+                self.object_to(kind, &id, objections, &mut dirty);
+            }
+            WatchEvent::Deleted(kind, id) => {
+                self.named(kind, &id);
+                self.remove(kind, &id, &mut dirty);
+                self.object_to(kind, &id, Vec::new(), &mut dirty);
+            }
+            WatchEvent::ListEnds(kind) => {
+                let watch = self.watches.entry(kind).or_default();
+                let gone = watch.unnamed.take().unwrap_or_default();
+                if !std::mem::replace(&mut watch.synced, true) {
+                    dirty.synced.insert(kind);
+                }
+                for id in gone {
+                    self.remove(kind, &id, &mut dirty);
+                    self.object_to(kind, &id, Vec::new(), &mut dirty);
+                }
+            }
+            WatchEvent::Broken(kind, why) => self.watches.entry(kind).or_default().broken = Some(why),
+            WatchEvent::Mended(kind) => self.watches.entry(kind).or_default().broken = None,
+        }
+        dirty
+    }
+
+    /// Whether a complete list of the kind has ever been seen. Before that, absence means nothing.
+    pub fn synced(&self, kind: Kind) -> bool {
+        self.watches.get(&kind).is_some_and(|watch| watch.synced)
+    }
+
+    /// Why the watch of a kind does not work at present, if it does not.
+    pub fn broken(&self, kind: Kind) -> Option<&str> {
+        self.watches.get(&kind)?.broken.as_deref()
+    }
+
+    /// Name of this node.
+    pub fn own_node_name(&self) -> &Name {
+        &self.own_node
+    }
+
+    /// This node.
+    pub fn own_node(&self) -> Option<&Node> {
+        self.node(&self.own_node)
+    }
+
+    /// A Service by name.
+    pub fn service(&self, id: &ObjectName) -> Option<&Service> {
+        self.services.get(id)
+    }
+
+    /// Every Service, by namespace and name.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// The slices of a Service, by name, whether the Service is known or not.
+    pub fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices.get(service).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// The endpoints of a Service, with the slice that tells their ports.
+    pub fn endpoints(&self, service: &ObjectName) -> impl Iterator<Item = (&EndpointSlice, &Endpoint)> {
+        self.slices(service).flat_map(|slice| slice.endpoints.iter().map(move |endpoint| (slice, endpoint)))
+    }
+
+    /// A Node by name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    /// Every Node, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// A Pod by name.
+    pub fn pod(&self, id: &ObjectName) -> Option<&Pod> {
+        self.pods.get(id)
+    }
+
+    /// Every Pod watched, by namespace and name.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values()
+    }
+
+    /// What is wrong with objects at present.
+    pub fn objections(&self) -> &Objections {
+        &self.objections
+    }
+
+    fn insert(&mut self, object: Object, dirty: &mut Dirty) {
+        match object {
+            Object::Service(service) => {
+                if self.services.get(&service.id) != Some(&service) {
+                    dirty.services.insert(service.id.clone());
+                    self.services.insert(service.id.clone(), service);
+                }
+            }
+            Object::EndpointSlice(slice) => self.insert_slice(slice, dirty),
+            Object::Node(node) => {
+                if self.nodes.get(&node.name) != Some(&node) {
+                    self.node_changed(&node.name, dirty);
+                    self.nodes.insert(node.name.clone(), node);
+                }
+            }
+            Object::Pod(pod) => {
+                if self.pods.get(&pod.id) != Some(&pod) {
+                    dirty.pods.insert(pod.id.clone());
+                    self.pods.insert(pod.id.clone(), pod);
+                }
+            }
+        }
+    }
+
+    /// A slice may change its Service, by its label; both are dirty then.
+    fn insert_slice(&mut self, slice: EndpointSlice, dirty: &mut Dirty) {
+        if self.slice_service.get(&slice.id).is_some_and(|service| *service != slice.service) {
+            self.remove_slice(&slice.id, dirty);
+        }
+        let service = slice.service_id();
+        let siblings = self.slices.entry(service.clone()).or_default();
+        let known = siblings.get(&slice.id.name);
+        let changed =
+            !known.is_some_and(|known| known.ports == slice.ports && known.endpoints == slice.endpoints);
+        if known.is_none() {
+            self.slice_service.insert(slice.id.clone(), slice.service.clone());
+        }
+        // kept even if only the trigger time is new
+        siblings.insert(slice.id.name.clone(), slice);
+        if changed {
+            self.endpoints_changed(service, dirty);
+        }
+    }
+
+    fn remove(&mut self, kind: Kind, id: &ObjectName, dirty: &mut Dirty) {
+        match kind {
+            Kind::Service => {
+                if self.services.remove(id).is_some() {
+                    dirty.services.insert(id.clone());
+                }
+            }
+            Kind::EndpointSlice => self.remove_slice(id, dirty),
+            Kind::Node => {
+                if self.nodes.remove(&id.name).is_some() {
+                    self.node_changed(&id.name, dirty);
+                }
+            }
+            Kind::Pod => {
+                if self.pods.remove(id).is_some() {
+                    dirty.pods.insert(id.clone());
+                }
+            }
+        }
+    }
+
+    fn remove_slice(&mut self, id: &ObjectName, dirty: &mut Dirty) {
+        let Some(name) = self.slice_service.remove(id) else { return };
+        let service = ObjectName { namespace: id.namespace.clone(), name };
+        if let Some(siblings) = self.slices.get_mut(&service) {
+            siblings.remove(&id.name);
+            if siblings.is_empty() {
+                self.slices.remove(&service);
+            }
+        }
+        self.endpoints_changed(service, dirty);
+    }
+
+    /// Endpoints of a Service that is not here concern no plan; when it comes, it is dirty by itself.
+    fn endpoints_changed(&self, service: ObjectName, dirty: &mut Dirty) {
+        if self.services.contains_key(&service) {
+            dirty.services.insert(service);
+        }
+    }
+
+    fn node_changed(&self, name: &Name, dirty: &mut Dirty) {
+        dirty.own_node |= *name == self.own_node;
+        dirty.nodes.insert(name.clone());
+    }
+
+    fn object_to(&mut self, kind: Kind, id: &ObjectName, objections: Vec<Objection>, dirty: &mut Dirty) {
+        // nearly every event: nothing wrong, with nothing, ever
+        if !objections.is_empty() || !self.objections.is_empty() {
+            dirty.objections.extend(self.objections.replace(&id.of_kind(kind), objections));
+        }
+    }
+
+    fn named(&mut self, kind: Kind, id: &ObjectName) {
+        if let Some(unnamed) = self.watches.get_mut(&kind).and_then(|watch| watch.unnamed.as_mut()) {
+            unnamed.remove(id);
+        }
+    }
+
+    /// Everything known by name of a kind: objects, and ignored ones with objections.
+    fn known(&self, kind: Kind) -> BTreeSet<ObjectName> {
+        let objected = self.objections.iter().map(|objection| &objection.object);
+        let objected = objected.filter(|object| object.kind == kind.as_str()).map(|object| ObjectName {
+            namespace: object.namespace.as_str().into(),
+            name: object.name.as_str().into(),
+        });
+        let mut known: BTreeSet<ObjectName> = objected.collect();
+        match kind {
+            Kind::Service => known.extend(self.services.keys().cloned()),
+            Kind::EndpointSlice => known.extend(self.slice_service.keys().cloned()),
+            Kind::Node => known.extend(self.nodes.keys().cloned().map(ObjectName::cluster_wide)),
+            Kind::Pod => known.extend(self.pods.keys().cloned()),
+        }
+        known
+    }
+}

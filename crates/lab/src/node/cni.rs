@@ -1,0 +1,140 @@
+//! Pods are wired by the real CNI plugins, from the file in the node's own `/etc/cni/net.d`, as a container runtime
+//! does it: the first `.conflist` or `.conf` by name, its plugins in order, each with the result of the one before.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::Error;
+use crate::process::{command, run_with_input};
+
+/// Where runtimes look for the network configuration.
+const CONFIGURATION: &str = "/etc/cni/net.d";
+/// Where the plugins are: Debian's package, then the place other installations use.
+const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
+/// kube-router's own file name.
+pub const CONFLIST: &str = "/etc/cni/net.d/10-kuberouter.conflist";
+
+/// The configuration that kube-router's manifests install, with the pod ranges the agent would write into it.
+pub fn conflist(ranges: &[IpNet], hairpin: bool) -> String {
+    let ranges: Vec<Value> = ranges.iter().map(|range| json!([{ "subnet": range.to_string() }])).collect();
+    let bridge = json!({
+        "name": "kubernetes", "type": "bridge", "bridge": "kube-bridge", "isDefaultGateway": true,
+        "hairpinMode": hairpin, "ipam": { "type": "host-local", "ranges": ranges },
+    });
+    format!("{:#}\n", json!({ "cniVersion": "0.3.1", "name": "mynet", "plugins": [bridge] }))
+}
+
+/// A pod as CNI sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Attachment {
+    pub(super) container: String,
+    pub(super) netns: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Outcome {
+    #[serde(default)]
+    ips: Vec<Address>,
+}
+
+#[derive(Deserialize)]
+struct Address {
+    address: IpNet,
+}
+
+impl Attachment {
+    /// ADD through every plugin. Call inside the node's namespaces. Returns the pod's addresses.
+    pub(super) fn add(&self) -> Result<Vec<IpAddr>, Error> {
+        let network = Network::read()?;
+        let mut previous = None;
+        for plugin in &network.plugins {
+            let answer = self.call("ADD", &network, plugin, previous.as_ref())?;
+            previous =
+                Some(serde_json::from_str(&answer).map_err(|source| Error::Cni { what: answer, source })?);
+        }
+        let outcome = previous.unwrap_or(Value::Null);
+        let text = outcome.to_string();
+        let outcome: Outcome =
+            serde_json::from_value(outcome).map_err(|source| Error::Cni { what: text, source })?;
+        Ok(outcome.ips.into_iter().map(|ip| ip.address.addr()).collect())
+    }
+
+    /// DEL through every plugin, last first. Call inside the node's namespaces.
+    pub(super) fn remove(&self) -> Result<(), Error> {
+        let network = Network::read()?;
+        for plugin in network.plugins.iter().rev() {
+            self.call("DEL", &network, plugin, None)?;
+        }
+        Ok(())
+    }
+
+    fn call(
+        &self,
+        verb: &str,
+        network: &Network,
+        plugin: &Map<String, Value>,
+        previous: Option<&Value>,
+    ) -> Result<String, Error> {
+        let kind = plugin.get("type").and_then(Value::as_str).unwrap_or_default();
+        let mut input = plugin.clone();
+        input.insert("cniVersion".into(), json!(network.version));
+        input.insert("name".into(), json!(network.name));
+        if let Some(previous) = previous {
+            input.insert("prevResult".into(), previous.clone());
+        }
+        let mut plugin = command(find(kind)?);
+        plugin
+            .env("CNI_COMMAND", verb)
+            .env("CNI_CONTAINERID", &self.container)
+            .env("CNI_NETNS", &self.netns)
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_PATH", PLUGINS.join(":"));
+        Ok(run_with_input(&mut plugin, &Value::Object(input).to_string())?)
+    }
+}
+
+fn find(kind: &str) -> Result<PathBuf, Error> {
+    let missing = || Error::File {
+        path: Path::new(PLUGINS[0]).join(kind),
+        source: std::io::ErrorKind::NotFound.into(),
+    };
+    PLUGINS.iter().map(|folder| Path::new(folder).join(kind)).find(|path| path.is_file()).ok_or_else(missing)
+}
+
+struct Network {
+    name: String,
+    version: String,
+    plugins: Vec<Map<String, Value>>,
+}
+
+impl Network {
+    fn read() -> Result<Self, Error> {
+        let failed = |source| Error::File { path: CONFIGURATION.into(), source };
+        let mut files: Vec<PathBuf> = fs::read_dir(CONFIGURATION)
+            .map_err(failed)?
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|kind| kind == "conflist" || kind == "conf"))
+            .collect();
+        files.sort();
+        let path = files.into_iter().next().ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+        let text = fs::read_to_string(&path).map_err(|source| Error::File { path, source })?;
+        Self::parse(&text).map_err(|source| Error::Cni { what: text, source })
+    }
+
+    fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        let file: Map<String, Value> = serde_json::from_str(text)?;
+        let word =
+            |key: &str, default: &str| file.get(key).and_then(Value::as_str).unwrap_or(default).to_owned();
+        let plugins = match file.get("plugins") {
+            Some(list) => serde_json::from_value(list.clone())?,
+            None => vec![file.clone()],
+        };
+        Ok(Self { name: word("name", "lab"), version: word("cniVersion", "0.3.1"), plugins })
+    }
+}

@@ -1,0 +1,160 @@
+//! From pending keys to a batch of stages a lane can apply in order.
+//!
+//! Additions and changes come first, each behind what it stands on; removals come last, so that nothing allowed both
+//! before and after a change is refused in between. What cannot be done yet is parked with whatever it waits for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use super::entry::Entry;
+use super::{LaneState, Reconciler};
+use crate::lane::Change;
+use crate::row::{Key, LaneName, Row};
+
+/// Most changes in one batch: large enough to be cheap per row, small enough that a lane answers within a second.
+const BATCH: usize = 8192;
+
+/// What is to become of a pending key now.
+enum Verdict {
+    /// In this stage of the batch, pointless if one of these keys of the batch fails.
+    Stage(usize, Vec<Key>),
+    /// Removed at the end of the batch.
+    Remove,
+    /// Not before one of these is there.
+    Wait(Vec<Key>),
+    /// Nothing to do now; whoever changes that touches the key again.
+    Rest,
+}
+
+impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
+    /// Takes pending keys of a lane into a batch. O(pending) and their prerequisites.
+    pub(super) fn build_batch(&mut self, lane: LaneName) -> Vec<Vec<Change>> {
+        let pending =
+            self.lanes.get_mut(&lane).map(|state| std::mem::take(&mut state.pending)).unwrap_or_default();
+        let mut stage_of: HashMap<Key, usize> = HashMap::new();
+        let mut stages: Vec<Vec<Change>> = Vec::new();
+        let mut removals: Vec<Change> = Vec::new();
+        let mut later = Vec::new();
+        // Key order puts containers before contents and sets before chains, so one pass meets prerequisites first.
+        for key in pending {
+            if stage_of.len() + removals.len() >= BATCH {
+                later.push(key);
+                continue;
+            }
+            match self.judge(&key, &stage_of) {
+                Verdict::Stage(stage, after) => {
+                    stages.resize_with(stages.len().max(stage + 1), Vec::new);
+                    if let (Some(place), Some(change)) = (stages.get_mut(stage), self.change(&key, after)) {
+                        stage_of.insert(key.clone(), stage);
+                        place.push(change);
+                    }
+                }
+                Verdict::Remove => removals.extend(self.change(&key, Vec::new())),
+                Verdict::Wait(missing) => {
+                    for prerequisite in missing {
+                        self.waiting.entry(prerequisite).or_default().insert(key.clone());
+                    }
+                }
+                Verdict::Rest => {}
+            }
+        }
+        stages.push(removals);
+        stages.retain(|stage| !stage.is_empty());
+        if let Some(state) = self.lanes.get_mut(&lane) {
+            state.pending.extend(later);
+            note_in_flight(state, &stages);
+        }
+        stages
+    }
+
+    fn judge(&self, key: &Key, batch: &HashMap<Key, usize>) -> Verdict {
+        let Some(entry) = self.entries.get(key) else { return Verdict::Rest };
+        match &entry.desired {
+            Some(row) => self.judge_wanted(key, entry, row, batch),
+            None => self.judge_unwanted(key),
+        }
+    }
+
+    fn judge_wanted(&self, key: &Key, entry: &Entry, row: &Row, batch: &HashMap<Key, usize>) -> Verdict {
+        let mut needs = row.stands_on(key);
+        let mut missing: Vec<Key> =
+            needs.iter().filter(|need| !self.will_be_there(need, batch)).cloned().collect();
+        if missing.is_empty() && entry.actual.is_none() {
+            // Of several claims to one row, the first whose prerequisites are met is enough.
+            let mut unmet = Vec::new();
+            let met = self.claims.prerequisites(key, &entry.claimants).find(|after| {
+                let lacking = after.iter().find(|need| !self.will_be_there(need, batch));
+                unmet.extend(lacking.cloned());
+                lacking.is_none()
+            });
+            match met {
+                Some(after) => needs.extend_from_slice(after),
+                None => missing = unmet,
+            }
+        }
+        if !missing.is_empty() {
+            return Verdict::Wait(missing);
+        }
+        let stage = needs.iter().filter_map(|need| batch.get(need)).map(|stage| stage + 1).max().unwrap_or(0);
+        needs.retain(|need| batch.contains_key(need));
+        Verdict::Stage(stage, needs)
+    }
+
+    fn judge_unwanted(&self, key: &Key) -> Verdict {
+        let held = self.holds.get(key).is_some_and(|count| *count > 0);
+        if !self.removals_allowed || held || self.dies_with_container(key) {
+            Verdict::Rest
+        } else {
+            Verdict::Remove
+        }
+    }
+
+    /// Whether the container is there and about to be removed, which removes this row too.
+    fn dies_with_container(&self, key: &Key) -> bool {
+        let container = key.container().and_then(|container| self.entries.get(&container));
+        container.is_some_and(|entry| entry.desired.is_none() && entry.actual.is_some())
+    }
+
+    /// A prerequisite is met by being there and staying, by coming earlier in this batch, or by being none of ours.
+    fn will_be_there(&self, key: &Key, batch: &HashMap<Key, usize>) -> bool {
+        match self.entries.get(key) {
+            Some(entry) => (entry.actual.is_some() && entry.desired.is_some()) || batch.contains_key(key),
+            None => true,
+        }
+    }
+
+    fn change(&self, key: &Key, after: Vec<Key>) -> Option<Change> {
+        let entry = self.entries.get(key)?;
+        Some(Change { key: key.clone(), from: entry.actual.clone(), to: entry.desired.clone(), after })
+    }
+}
+
+fn note_in_flight(state: &mut LaneState, stages: &[Vec<Change>]) {
+    for change in stages.iter().flatten() {
+        state.in_flight.insert(change.key.clone(), change.to.clone());
+    }
+}
+
+/// Keys of what lives in `container`, which the order of keys puts side by side. O(log n + contents).
+pub(super) fn contents<'a>(
+    entries: &'a BTreeMap<Key, Entry>,
+    container: &'a Key,
+) -> impl Iterator<Item = &'a Key> {
+    let first = first_content(container);
+    let inside = first.map(|first| entries.range(first..)).into_iter().flatten();
+    inside.map(|(key, _)| key).take_while(|key| key.container().as_ref() == Some(container))
+}
+
+fn first_content(container: &Key) -> Option<Key> {
+    use std::net::{IpAddr, Ipv4Addr};
+    let lowest = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    match container {
+        Key::VirtualServer(server) => Some(Key::RealServer(*server, lowest, 0)),
+        Key::Set(set) => Some(Key::Member(set.clone(), crate::row::Member::Ip(lowest))),
+        Key::Link(link) => {
+            Some(Key::Address { link: link.clone(), net: ipnet::IpNet::V4(ipnet::Ipv4Net::default()) })
+        }
+        _ => None,
+    }
+}

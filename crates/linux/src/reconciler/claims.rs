@@ -1,0 +1,138 @@
+//! Who wants which rows, and what each claim has to wait for.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use super::entry::Claimants;
+use crate::row::{Key, Row};
+
+/// One row wanted by an owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Which.
+    pub key: Key,
+    /// How.
+    pub row: Row,
+    /// Rows that must be there before this one, and may go only after it, beyond what the row says itself: an address
+    /// after the virtual server that answers at it.
+    pub after: Vec<Key>,
+}
+
+impl Claim {
+    /// A claim that waits for nothing but what its row stands on.
+    pub fn new(key: Key, row: Row) -> Claim {
+        Claim { key, row, after: Vec::new() }
+    }
+
+    /// The same, after these.
+    pub fn after(self, keys: impl IntoIterator<Item = Key>) -> Claim {
+        Claim { after: keys.into_iter().collect(), ..self }
+    }
+}
+
+/// An owner's claims, sorted by key, rows left out: the row is in the entry.
+type Held = Box<[(Key, Box<[Key]>)]>;
+
+/// All owners, numbered so that an entry can name them cheaply.
+#[derive(Debug)]
+pub(super) struct Claims<O> {
+    numbers: HashMap<O, u32>,
+    owners: Vec<Option<(O, Held)>>,
+    free: Vec<u32>,
+}
+
+impl<O> Default for Claims<O> {
+    fn default() -> Self {
+        Claims { numbers: HashMap::new(), owners: Vec::new(), free: Vec::new() }
+    }
+}
+
+/// What replacing an owner's claims comes to.
+pub(super) struct Replaced {
+    pub(super) wanted: Vec<(Key, Row)>,
+    pub(super) dropped: Vec<Dropped>,
+}
+
+/// A claim an owner no longer makes.
+pub(super) struct Dropped {
+    pub(super) key: Key,
+    /// Number of the owner.
+    pub(super) owner: u32,
+    /// What the claim waited for.
+    pub(super) after: Box<[Key]>,
+}
+
+impl<O: Clone + Eq + Hash> Claims<O> {
+    /// The owner's number, given on first use.
+    pub(super) fn id(&mut self, owner: &O) -> u32 {
+        if let Some(id) = self.numbers.get(owner) {
+            return *id;
+        }
+        let slot = Some((owner.clone(), Held::default()));
+        let id = match self.free.pop() {
+            Some(id) => {
+                if let Some(place) = self.owners.get_mut(id as usize) {
+                    *place = slot;
+                }
+                id
+            }
+            None => {
+                self.owners.push(slot);
+                (self.owners.len() - 1) as u32
+            }
+        };
+        self.numbers.insert(owner.clone(), id);
+        id
+    }
+
+    /// Replaces the owner's claims; of two claims to one key the later counts.
+    pub(super) fn replace(&mut self, owner: &O, mut claims: Vec<Claim>) -> Replaced {
+        let id = self.id(owner);
+        claims.sort_by(|a, b| a.key.cmp(&b.key));
+        claims.reverse();
+        claims.dedup_by(|a, b| a.key == b.key);
+        claims.reverse();
+        let held: Held = claims.iter().map(|claim| (claim.key.clone(), claim.after.clone().into())).collect();
+        let before = self.held_mut(id).map(|place| std::mem::replace(place, held)).unwrap_or_default();
+        let dropped = before
+            .into_iter()
+            .filter(|(key, _)| claims.binary_search_by(|claim| claim.key.cmp(key)).is_err())
+            .map(|(key, after)| Dropped { key, owner: id, after })
+            .collect();
+        if claims.is_empty() {
+            self.forget(owner, id);
+        }
+        let wanted = claims.into_iter().map(|claim| (claim.key, claim.row)).collect();
+        Replaced { wanted, dropped }
+    }
+
+    /// Prerequisite lists of a row, one for each of its claims.
+    pub(super) fn prerequisites<'a>(
+        &'a self,
+        key: &'a Key,
+        claimants: &'a Claimants,
+    ) -> impl Iterator<Item = &'a [Key]> {
+        claimants.as_slice().iter().filter_map(move |id| {
+            let (_, held) = self.owners.get(*id as usize)?.as_ref()?;
+            let at = held.binary_search_by(|(other, _)| other.cmp(key)).ok()?;
+            held.get(at).map(|(_, after)| &**after)
+        })
+    }
+
+    pub(super) fn owners_of(&self, claimants: &Claimants) -> Vec<O> {
+        let slots = claimants.as_slice().iter().filter_map(|id| self.owners.get(*id as usize)?.as_ref());
+        slots.map(|(owner, _)| owner.clone()).collect()
+    }
+
+    fn held_mut(&mut self, id: u32) -> Option<&mut Held> {
+        self.owners.get_mut(id as usize)?.as_mut().map(|(_, held)| held)
+    }
+
+    fn forget(&mut self, owner: &O, id: u32) {
+        self.numbers.remove(owner);
+        if let Some(place) = self.owners.get_mut(id as usize) {
+            *place = None;
+            self.free.push(id);
+        }
+    }
+}
