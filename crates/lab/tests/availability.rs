@@ -1,5 +1,13 @@
 //! A server that is away and comes back, seen from a plain socket.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's helpers fail by panicking, too"
+)]
+
 use std::time::Duration;
 
 use lab::api_server::{ApiServer, Availability, Config};

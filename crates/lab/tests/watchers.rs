@@ -2,6 +2,14 @@
 //!
 //! A watcher is taken to work when the mirror it feeds converges on the store's objects.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's helpers fail by panicking, too"
+)]
+
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
