@@ -319,3 +319,25 @@ async fn a_hanging_server_answers_when_it_is_back() {
     mirror.faults.set_availability(Availability::Serving);
     mirror.converges().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_comes_and_goes_with_its_labels() {
+    let mut mirror = Mirror::start(1000, list_watch().labels("tier=front")).await;
+    mirror.set("a", "1");
+    let label = |mirror: &Mirror, tier: &str| {
+        let patch = json!({"metadata": {"labels": {"tier": tier}}});
+        mirror.handle.patch(Resource::ConfigMaps, None, "a", &patch).unwrap();
+    };
+    let event = timeout(BOUND, mirror.events.next()).await.unwrap().unwrap();
+    assert!(matches!(event, Ok(Event::Init)), "{event:?}");
+    let event = timeout(BOUND, mirror.events.next()).await.unwrap().unwrap();
+    assert!(matches!(event, Ok(Event::InitDone)), "{event:?}");
+    for tier in ["front", "back", "front"] {
+        label(&mirror, tier);
+        let event = timeout(BOUND, mirror.events.next()).await.unwrap().unwrap().unwrap();
+        match (tier, event) {
+            ("front", Event::Apply(_)) | ("back", Event::Delete(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
