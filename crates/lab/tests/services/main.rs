@@ -16,4 +16,5 @@
 mod endpoints;
 mod setup;
 mod sources;
+mod start;
 mod ways_in;
