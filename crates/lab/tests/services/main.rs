@@ -14,6 +14,7 @@
 )]
 
 mod endpoints;
+mod firewall;
 mod setup;
 mod sources;
 mod start;
