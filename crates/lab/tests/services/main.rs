@@ -15,6 +15,7 @@
 
 mod endpoints;
 mod firewall;
+mod objects;
 mod setup;
 mod sources;
 mod start;
