@@ -14,6 +14,7 @@
 )]
 
 mod endpoints;
+mod faults;
 mod firewall;
 mod objects;
 mod setup;
