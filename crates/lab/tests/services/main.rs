@@ -16,6 +16,7 @@
 mod endpoints;
 mod faults;
 mod firewall;
+mod foreign;
 mod objects;
 mod setup;
 mod sources;
