@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use lab::api_server::Resource;
 use lab::cluster::Cluster;
 use lab::probe::{Failure, Probe, Protocol};
 use serde_json::{Value, json};
@@ -78,7 +79,7 @@ async fn balanced_addresses(cluster: &Cluster, outside: &Probe, inside: &[Probe]
         cluster.outside().route(&range.parse().unwrap(), node).unwrap();
     }
     let api = cluster.api();
-    let service = api.get(lab::api_server::Resource::Services, Some("default"), "web").unwrap();
+    let service = api.get(Resource::Services, Some("default"), "web").unwrap();
     let given = service["status"]["loadBalancer"]["ingress"].as_array().expect("load balancer IPs").iter();
     let mut balanced: Vec<IpAddr> = given.map(|ip| ip["ip"].as_str().unwrap().parse().unwrap()).collect();
     assert_eq!(balanced.len(), 2, "one load balancer IP of each family");
@@ -86,6 +87,8 @@ async fn balanced_addresses(cluster: &Cluster, outside: &Probe, inside: &[Probe]
     let from = [outside, &inside[0], &inside[1]];
     let cells: Vec<Cell> = from.iter().flat_map(|probe| every_protocol(probe, &balanced)).collect();
     reach("external and load balancer IPs", &cells, &BACKENDS).await;
+
+    left_to_others(cluster, &balanced).await;
 
     // Outside the given range, and inside the cluster range: not programmed, whatever the object says.
     let virtual_servers = tool(cluster, 1, "ipvsadm -Sn");
@@ -97,6 +100,19 @@ async fn balanced_addresses(cluster: &Cluster, outside: &Probe, inside: &[Probe]
     let cell = (outside.clone(), Protocol::Tcp, SocketAddr::new(ips(&["192.0.2.5"])[0], 80));
     let no = [Failure::Timeout, Failure::Unreachable, Failure::Refused];
     fails("an external IP outside the range", &[cell], &no).await;
+}
+
+/// An annotation leaves load balancer IPs to somebody else, and gives them back.
+async fn left_to_others(cluster: &Cluster, balanced: &[IpAddr]) {
+    let annotate = |value: Value| {
+        let patch = json!({ "metadata": { "annotations": { "kube-router.io/service.skiplbips": value } } });
+        cluster.api().patch(Resource::Services, Some("default"), "web", &patch).unwrap();
+    };
+    let address = format!("-A -t {}:80 ", balanced[0]);
+    annotate(json!(""));
+    until("skiplbips", cluster, 1, "ipvsadm -Sn", |text| !text.contains(&address)).await;
+    annotate(Value::Null);
+    until("skiplbips taken back", cluster, 1, "ipvsadm -Sn", |text| text.contains(&address)).await;
 }
 
 async fn node_ports_on_every_address(cluster: &mut Cluster, outside: &Probe, web: &Value) {
