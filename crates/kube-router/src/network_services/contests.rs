@@ -14,11 +14,23 @@ use linux::row::VirtualServerKey;
 use super::frontends::{Frontend, Kind};
 use crate::kube::model::ObjectName;
 
+/// What a claim to an address rests on, the strongest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Right {
+    /// Given once, by the API server.
+    Allocated,
+    /// Given by a controller, through the Service's status.
+    Assigned,
+    /// Written into the Service.
+    Written,
+}
+
 /// A Service that asks for a virtual server. Ordered by right, then by age, then by namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claimant {
-    /// The address was written into the Service rather than given to it.
-    pub written: bool,
+    /// How the address came to the Service: given by the API server, by a load-balancer controller, or written by
+    /// whoever may write a Service.
+    pub right: Right,
     /// `metadata.creationTimestamp`, seconds since 1970.
     pub created: i64,
     /// Which Service.
@@ -115,11 +127,12 @@ impl Contests {
 }
 
 fn claimant(service: &ObjectName, created: i64, frontend: &Frontend) -> Claimant {
-    let written = match frontend.kind {
-        Kind::ClusterIp | Kind::NodePort => false,
-        Kind::ExternalIp | Kind::LoadBalancerIp => true,
+    let right = match frontend.kind {
+        Kind::ClusterIp | Kind::NodePort => Right::Allocated,
+        Kind::LoadBalancerIp => Right::Assigned,
+        Kind::ExternalIp => Right::Written,
     };
-    Claimant { written, created, service: service.clone(), kind: frontend.kind, port: frontend.port }
+    Claimant { right, created, service: service.clone(), kind: frontend.kind, port: frontend.port }
 }
 
 #[cfg(test)]
