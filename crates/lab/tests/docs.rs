@@ -1,6 +1,11 @@
 //! The pages a person reads, held to the tree: links and paths exist, flags are those of the binary, marked commands run.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, helpers too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, helpers too"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;
