@@ -52,7 +52,7 @@ pub fn sweep() -> Result<Vec<PathBuf>, Error> {
     };
     let mut removed = Vec::new();
     for path in entries.flatten().map(|entry| entry.path()) {
-        // A VM's folder carries no lock: its console log is there while it runs, and it removes itself.
+        // A VM's folder (`vm-…`) is kept the same way.
         let Ok(file) = std::fs::File::open(path.join("lock")) else { continue };
         if nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).is_ok() {
             std::fs::remove_dir_all(&path).map_err(failed)?;

@@ -28,7 +28,7 @@ pub(super) struct Flags {
 /// Every step says what it does while it does it; the first that fails ends the demo with its reason.
 pub(super) fn run(flags: Flags) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Runtime::new()?;
-    let progress = Progress::default();
+    let progress = Progress;
     let builder = Cluster::builder().nodes(3).agent_flags(flags.agent_flags);
     let cluster = progress.step("three nodes, an API server, one kube-router each", || {
         runtime.block_on(builder.start()).map_err(Failure::from)

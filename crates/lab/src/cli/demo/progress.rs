@@ -7,7 +7,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::cli::Failure;
 
 /// Prints the steps of a demo.
-#[derive(Default)]
 pub(super) struct Progress;
 
 impl Progress {
