@@ -76,7 +76,7 @@ fn probe(cluster: &Cluster, client: &Client) -> Result<Probe, Failure> {
 /// `spec.healthCheckNodePort`): 200 with a backend on the node, 503 without.
 pub(super) async fn health_ports(cluster: &Cluster, state: &State) -> Vec<Row> {
     let mut rows = Vec::new();
-    for service in &state.services {
+    for (order, service) in state.services.iter().enumerate() {
         let Some(port) = service.health_port else { continue };
         let (mut said, mut wrong, mut last) = (Vec::new(), Vec::new(), None);
         for node in &state.nodes {
@@ -91,7 +91,7 @@ pub(super) async fn health_ports(cluster: &Cluster, state: &State) -> Vec<Row> {
             }
             said.push(format!("{}: {text}", node.name));
         }
-        rows.push(health_row(service, last, &said.join(", "), wrong));
+        rows.push(health_row(order, service, last, &said.join(", "), wrong));
     }
     rows
 }

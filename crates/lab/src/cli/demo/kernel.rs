@@ -1,8 +1,9 @@
-//! What the kernels of the nodes should hold before it makes sense to connect, and what they do hold, from
-//! `/proc/net/ip_vs` (no process is started to read it).
+//! What the kernels of the nodes should hold before it makes sense to connect, and what they do hold in the words of
+//! ipvsadm. (`/proc/net/ip_vs` would cost no process, but leaves rows out where several namespaces have some: the
+//! kernel counts those of all when it goes on after a page, and only its own when it looks for where to go on.)
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use lab::cluster::Cluster;
 use lab::probe::Protocol;
@@ -16,10 +17,9 @@ type Table = BTreeMap<(Protocol, SocketAddr), usize>;
 pub(super) fn lacking(cluster: &Cluster, number: usize, questions: &[Question]) -> Option<String> {
     let wanted = wanted(number, questions);
     let node = cluster.node(number).ok()?;
-    let held = match node.namespace().run(|| std::fs::read_to_string("/proc/thread-self/net/ip_vs")) {
-        Ok(Ok(text)) => parse(&text),
-        Ok(Err(error)) => return Some(format!("{}: /proc/net/ip_vs: {error}", node.name())),
-        Err(error) => return Some(error.to_string()),
+    let held = match cluster.on_node(number, "ipvsadm -Sn") {
+        Ok(text) => parse(&text),
+        Err(error) => return Some(format!("{}: {error}", node.name())),
     };
     let missing: Vec<String> = wanted
         .iter()
@@ -50,43 +50,26 @@ fn wanted(number: usize, questions: &[Question]) -> Table {
     questions.iter().filter(here).map(row).collect()
 }
 
-/// Reads the kernel's table (net/netfilter/ipvs/ip_vs_ctl.c, `ip_vs_info_seq_show`): addresses in hexadecimal, IPv6
-/// ones written out in brackets; lines of real servers begin with an arrow. Lines of another form are left out.
+/// Reads what `ipvsadm -Sn` prints: `-A -t ADDRESS -s rr` for a virtual server, `-a -t ADDRESS -r …` for a real server
+/// of it. Lines of another form (firewall marks) are left out.
 fn parse(text: &str) -> Table {
     let mut table = Table::new();
-    let mut current = None;
     for line in text.lines() {
         let mut words = line.split_whitespace();
-        match words.next() {
-            Some("->") => {
-                if let Some(servers) = current.and_then(|key| table.get_mut(&key)) {
-                    *servers += 1;
-                }
-            }
-            Some(word) => {
-                current = protocol(word).zip(words.next().and_then(address));
-                if let Some(key) = current {
-                    table.insert(key, 0);
-                }
-            }
-            None => {}
-        }
+        let (verb, protocol, to) = (words.next(), words.next().and_then(protocol), words.next());
+        let Some(key) = protocol.zip(to.and_then(|to| to.parse().ok())) else { continue };
+        *table.entry(key).or_default() += usize::from(verb == Some("-a"));
     }
     table
 }
 
 fn protocol(word: &str) -> Option<Protocol> {
-    [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|protocol| protocol.to_string() == word)
-}
-
-fn address(word: &str) -> Option<SocketAddr> {
-    let (ip, port) = word.rsplit_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let ip = match ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')) {
-        Some(ip) => IpAddr::V6(ip.parse().ok()?),
-        None => IpAddr::V4(u32::from_str_radix(ip, 16).ok()?.into()),
-    };
-    Some(SocketAddr::new(ip, port))
+    match word {
+        "-t" => Some(Protocol::Tcp),
+        "-u" => Some(Protocol::Udp),
+        "--sctp-service" => Some(Protocol::Sctp),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -96,17 +79,16 @@ mod tests {
     #[test]
     fn the_kernels_table_is_read() {
         let table = parse(
-            "IP Virtual Server version 1.2.1 (size=4096)\n\
-             Prot LocalAddress:Port Scheduler Flags\n  -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n\
-             TCP  0A600001:0050 rr \n  -> 0AF40102:1F90      Masq    1      0          0         \n\
-             TCP  [fd96:0000:0000:0000:0000:0000:0000:0001]:0050 rr persistent 600 FFFFFFFF\n\
-             UDP  0A600002:0035 rr \n  -> 0AF40102:14E9      Masq    1      0          0         \n\
-             \x20 -> 0AF40203:14E9      Masq    1      0          0         \n",
+            "-A -t 10.96.0.1:80 -s rr\n-a -t 10.96.0.1:80 -r 10.244.1.2:8080 -m -w 1\n\
+             -A -t [fd96::1]:80 -s rr -p 600\n-A -f 7 -s rr\n\
+             -A -u 10.96.0.2:53 -s rr\n-a -u 10.96.0.2:53 -r 10.244.1.2:5353 -m -w 1\n\
+             -a -u 10.96.0.2:53 -r 10.244.2.3:5353 -m -w 1\n-A --sctp-service 10.96.0.3:1 -s rr\n",
         );
         let servers = |protocol, to: &str| table.get(&(protocol, to.parse().expect("an address"))).copied();
         assert_eq!(servers(Protocol::Tcp, "10.96.0.1:80"), Some(1));
         assert_eq!(servers(Protocol::Tcp, "[fd96::1]:80"), Some(0));
         assert_eq!(servers(Protocol::Udp, "10.96.0.2:53"), Some(2));
-        assert_eq!(table.len(), 3);
+        assert_eq!(servers(Protocol::Sctp, "10.96.0.3:1"), Some(0));
+        assert_eq!(table.len(), 4);
     }
 }

@@ -42,7 +42,8 @@ pub(super) struct Flags {
 }
 
 /// What the agents are started with besides `--master` and `--hostname-override`.
-const AGENT_FLAGS: [&str; 5] = [
+const AGENT_FLAGS: [&str; 6] = [
+    "--enable-ipv6",
     "--run-router=false",
     "--run-firewall=false",
     "--service-cluster-ip-range=10.96.0.0/16,fd96::/112",
@@ -67,10 +68,11 @@ pub(super) fn run(flags: Flags) -> Result<u8, Failure> {
     let mut cluster = progress.step("an API server, three nodes (namespaces), IPv4 and IPv6", |_| {
         Ok((runtime.block_on(builder.start())?, String::new()))
     })?;
-    let held = progress.step(&format!("kube-router on each node: {}", agent_flags.join(" ")), |_| {
+    let held = progress.step("kube-router on each node", |_| {
         runtime.block_on(cluster.agents_ready(STARTING))?;
-        Ok(((), "ready".to_owned()))
+        Ok(((), "ready; their flags besides --master:".to_owned()))
     });
+    eprintln!("           {}", agent_flags.join(" "));
     let held = held.and_then(|()| {
         if let Some(agent) = flags.stop_agent.and_then(|number| cluster.take_agent(number)) {
             agent.kill();
@@ -127,6 +129,7 @@ fn show(
         let count: usize = judged.iter().map(|(question, _)| question.times).sum();
         let mut rows = table::rows(&state, &judged);
         rows.extend(runtime.block_on(ask::health_ports(cluster, &state)));
+        rows.sort_by_key(|row| row.order);
         Ok((rows, format!("{count} made")))
     })?;
     println!("\n{}\n{}\n", table::render(&rows, progress::columns()), table::LEGEND);
@@ -174,7 +177,7 @@ fn save_logs(cluster: &Cluster) {
             Ok(()) => println!("Log of the agent of {}: {}", node.name(), kept.display()),
             Err(error) => println!("Log of the agent of {} ({}: {error}):", node.name(), kept.display()),
         }
-        let grave = |line: &&str| line.contains("WARN") || line.contains("ERROR");
+        let grave = |line: &&str| ["WARN", "ERROR", "Error:"].iter().any(|word| line.contains(word));
         let lines: Vec<&str> = text.lines().filter(grave).collect();
         lines.iter().skip(lines.len().saturating_sub(5)).for_each(|line| println!("    {line}"));
     }

@@ -2,9 +2,9 @@
 //! in which node share a row.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{ContentArrangement, Table, TableComponent};
 
 use super::question::{Client, Question, Way};
 use super::state::{Service, State};
@@ -13,6 +13,8 @@ use super::verdict::Verdict;
 /// One line of the table.
 #[derive(Debug, Default)]
 pub(super) struct Row {
+    /// Place of the service in the state.
+    pub(super) order: usize,
     service: String,
     port: String,
     way: String,
@@ -60,6 +62,7 @@ fn row(state: &State, group: &[&(Question, Verdict)]) -> Option<Row> {
     wrong.extend(silent.map(|name| format!("{}: backend {name} never answered", title(service, first))));
     let sources: BTreeSet<&str> = group.iter().flat_map(|(_, v)| &v.sources).map(String::as_str).collect();
     Some(Row {
+        order: first.service,
         service: format!("{}/{}", service.namespace, service.name),
         port: format!("{}/{}", first.port, first.protocol),
         way: way(group),
@@ -92,9 +95,8 @@ fn title(service: &Service, question: &Question) -> String {
 
 fn way(group: &[&(Question, Verdict)]) -> String {
     let addresses = || {
-        let unique: BTreeSet<String> =
-            group.iter().map(|(question, _)| question.to.ip().to_string()).collect();
-        list(unique.into_iter())
+        let unique: BTreeSet<IpAddr> = group.iter().map(|(question, _)| question.to.ip()).collect();
+        list(unique.into_iter().map(|ip| ip.to_string()))
     };
     let port = group.first().map_or(0, |(question, _)| question.to.port());
     match group.first().map(|(question, _)| question.way) {
@@ -141,8 +143,15 @@ fn short(service: &Service, name: &str) -> String {
 }
 
 /// A healthCheckNodePort, asked on every node: what each said.
-pub(super) fn health_row(service: &Service, to: Option<SocketAddr>, said: &str, wrong: Vec<String>) -> Row {
+pub(super) fn health_row(
+    order: usize,
+    service: &Service,
+    to: Option<SocketAddr>,
+    said: &str,
+    wrong: Vec<String>,
+) -> Row {
     Row {
+        order,
         service: format!("{}/{}", service.namespace, service.name),
         port: to.map_or(String::new(), |to| format!("{}/HTTP", to.port())),
         way: "healthCheckNodePort".to_owned(),
@@ -156,7 +165,7 @@ pub(super) fn health_row(service: &Service, to: Option<SocketAddr>, said: &str, 
 /// The table as text. A service's name and port stand in its first row only.
 pub(super) fn render(rows: &[Row], width: u16) -> String {
     let mut table = Table::new();
-    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.load_preset(comfy_table::presets::NOTHING).set_style(TableComponent::HeaderLines, '─');
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     table.set_header(["service", "port", "way in", "from", "answered by, how often", "source seen", ""]);
     let mut last = ("", "");

@@ -92,11 +92,11 @@ fn described(state: &State, question: &Question, seen: IpAddr) -> String {
     if addresses(state, &question.client).contains(&seen) {
         return "the client".to_owned();
     }
-    if seen == question.to.ip() {
-        return "the service".to_owned();
+    // A NodePort's address is the node's: that is what it then is.
+    if state.nodes.iter().any(|node| node.addresses.contains(&seen)) {
+        return "the node".to_owned();
     }
-    let node = state.nodes.iter().any(|node| node.addresses.contains(&seen));
-    if node { "the node".to_owned() } else { seen.to_string() }
+    if seen == question.to.ip() { "the service".to_owned() } else { seen.to_string() }
 }
 
 fn addresses<'a>(state: &'a State, client: &Client) -> &'a [IpAddr] {
