@@ -11,6 +11,7 @@ mod state;
 mod table;
 mod verdict;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ const AGENT_FLAGS: [&str; 6] = [
 ];
 /// The port the outside host serves, for the example of a service without selector.
 const OUTSIDE_PORT: u16 = 5432;
+/// Reasons printed; the first ones explain most of the others.
+const REASONS: usize = 12;
 /// For agents and pods to get ready.
 const STARTING: Duration = Duration::from_secs(60);
 /// For a change to reach every kernel.
@@ -84,7 +87,7 @@ pub(super) fn run(flags: Flags) -> Result<u8, Failure> {
         false
     });
     if !held {
-        save_logs(&cluster);
+        save_logs(&mut cluster);
     }
     println!(
         "{} in {:.0} s.",
@@ -133,9 +136,13 @@ fn show(
         Ok((rows, format!("{count} made")))
     })?;
     println!("\n{}\n{}\n", table::render(&rows, progress::columns()), table::LEGEND);
-    wrong.extend(rows.into_iter().flat_map(|row: Row| row.wrong));
+    let found: BTreeSet<String> = rows.into_iter().flat_map(|row: Row| row.wrong).collect();
+    wrong.extend(found);
     if !wrong.is_empty() {
-        println!("What did not hold:\n  {}\n", wrong.join("\n  "));
+        let more = wrong.len().saturating_sub(REASONS);
+        wrong.truncate(REASONS);
+        println!("What did not hold:\n  {}", wrong.join("\n  "));
+        println!("{}", if more == 0 { String::new() } else { format!("  and {more} more, see ✘ above\n") });
     }
     Ok(wrong.is_empty())
 }
@@ -166,16 +173,22 @@ async fn programmed(cluster: &Cluster, questions: &[Question], line: &Line) -> V
 /// Where the agents' logs are kept when something did not hold: the cluster's own folder goes with it.
 const LOGS: &str = ".cache/demo";
 
-/// Keeps the logs, says where, and shows what warnings they end with.
-fn save_logs(cluster: &Cluster) {
+/// Keeps the logs, says where, which agents run no more, and what warnings the logs end with.
+fn save_logs(cluster: &mut Cluster) {
     let _ = std::fs::create_dir_all(LOGS);
-    for (number, node) in (1..).zip(cluster.nodes()) {
-        let Ok(log) = cluster.agent_log(number) else { continue };
+    for number in 1..=cluster.nodes().len() {
+        let (Ok(log), Ok(node)) = (cluster.agent_log(number), cluster.node(number)) else { continue };
+        let name = node.name().to_owned();
+        let state = match cluster.agent(number).map(lab::cluster::Agent::ended) {
+            None => "was stopped".to_owned(),
+            Some(Some(status)) => format!("has ended with status {status}"),
+            Some(None) => "runs".to_owned(),
+        };
         let text = std::fs::read_to_string(log).unwrap_or_default();
-        let kept = Path::new(LOGS).join(format!("{}.log", node.name()));
+        let kept = Path::new(LOGS).join(format!("{name}.log"));
         match std::fs::write(&kept, &text) {
-            Ok(()) => println!("Log of the agent of {}: {}", node.name(), kept.display()),
-            Err(error) => println!("Log of the agent of {} ({}: {error}):", node.name(), kept.display()),
+            Ok(()) => println!("The agent of {name} {state}; its log: {}", kept.display()),
+            Err(error) => println!("The agent of {name} {state}; its log ({}: {error}):", kept.display()),
         }
         let grave = |line: &&str| ["WARN", "ERROR", "Error:"].iter().any(|word| line.contains(word));
         let lines: Vec<&str> = text.lines().filter(grave).collect();

@@ -42,10 +42,20 @@ pub(super) fn rows(state: &State, judged: &[(Question, Verdict)]) -> Vec<Row> {
     for both in judged {
         groups.entry(key(&both.0)).or_default().push(both);
     }
-    groups.values().filter_map(|group| row(state, group)).collect()
+    // Clients of one virtual server take turns: two that ask in step may each meet one backend only, never both the same.
+    let mut met: BTreeMap<(usize, u16, Way), BTreeSet<&str>> = BTreeMap::new();
+    for (question, verdict) in judged {
+        let way = met.entry((question.service, question.port, question.way)).or_default();
+        way.extend(verdict.answers.keys().map(String::as_str));
+    }
+    let row = |((service, port, way, _), group): (&Key, &Vec<_>)| {
+        row(state, group, met.get(&(*service, *port, *way)).unwrap_or(&BTreeSet::new()))
+    };
+    groups.iter().filter_map(row).collect()
 }
 
-fn row(state: &State, group: &[&(Question, Verdict)]) -> Option<Row> {
+/// `met`: who answered anybody by this way.
+fn row(state: &State, group: &[&(Question, Verdict)], met: &BTreeSet<&str>) -> Option<Row> {
     let (first, _) = group.first()?;
     let service = state.services.get(first.service)?;
     let mut answers: BTreeMap<&str, usize> = BTreeMap::new();
@@ -57,9 +67,13 @@ fn row(state: &State, group: &[&(Question, Verdict)]) -> Option<Row> {
     for (question, verdict) in group {
         wrong.extend(verdict.wrong.iter().map(|what| format!("{}: {what}", describe(state, question))));
     }
-    // Some client of a sticky service may have got each backend, or not.
-    let silent = wanted.iter().filter(|name| !first.sticky && !answers.contains_key(*name));
-    wrong.extend(silent.map(|name| format!("{}: backend {name} never answered", title(service, first))));
+    // Who prefers one backend may leave another without any.
+    let silent = wanted.iter().filter(|name| !first.sticky && !met.contains(*name));
+    let explained = !wrong.is_empty();
+    wrong.extend(
+        silent
+            .map(|name| format!("{}, {}: backend {name} never answered", title(service, first), way(group))),
+    );
     let sources: BTreeSet<&str> = group.iter().flat_map(|(_, v)| &v.sources).map(String::as_str).collect();
     Some(Row {
         order: first.service,
@@ -176,7 +190,7 @@ pub(super) fn render(rows: &[Row], width: u16) -> String {
         table.add_row([name, port, &row.way, &row.from, &row.answers, &row.sources, verdict]);
         last = (&row.service, &row.port);
     }
-    table.to_string()
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
 /// How to read it.
