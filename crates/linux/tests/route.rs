@@ -531,6 +531,8 @@ fn hairpin_mode_of_bridge_ports() {
         };
         assert_eq!((flag("veth1"), flag("veth2")), (true.into(), false.into()));
         apply(&mut lane, &[remove(&hairpin("veth1", true))]);
+        assert_eq!(flag("veth1"), true, "whoever made the port may want it too");
+        apply(&mut lane, &[modify(&hairpin("veth1", true), &hairpin("veth1", false))]);
         assert_eq!(flag("veth1"), false);
 
         sh("ip link set veth2 nomaster");
