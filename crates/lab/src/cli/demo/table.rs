@@ -72,6 +72,7 @@ fn row(state: &State, group: &[&(Question, Verdict)], met: &BTreeSet<&str>) -> O
     let explained = !wrong.is_empty();
     wrong.extend(
         silent
+            .filter(|_| !explained)
             .map(|name| format!("{}, {}: backend {name} never answered", title(service, first), way(group))),
     );
     let sources: BTreeSet<&str> = group.iter().flat_map(|(_, v)| &v.sources).map(String::as_str).collect();
