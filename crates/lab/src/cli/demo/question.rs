@@ -119,7 +119,7 @@ impl Asking<'_> {
         for (number, node) in (1..).zip(&self.state.nodes) {
             let addresses = self.usable(&node.addresses);
             let mut asked =
-                self.questions(Way::NodePort, &Client::Outside(number), &addresses, self.from_outside());
+                self.questions(Way::NodePort, &Client::Outside(number), &addresses, self.outside_source());
             for question in &mut asked {
                 question.to.set_port(node_port);
                 self.keep_local(question, node);
@@ -134,7 +134,7 @@ impl Asking<'_> {
         let has_backend = |node: &Host| self.service.backends.values().any(|on| *on == node.name);
         let choice = self.state.nodes.iter().position(has_backend).filter(|_| self.service.local);
         let entry = choice.map_or(usual.min(self.state.nodes.len()), |index| index + 1);
-        let mut questions = self.questions(way, &Client::Outside(entry), addresses, self.from_outside());
+        let mut questions = self.questions(way, &Client::Outside(entry), addresses, self.outside_source());
         if let Some(node) = self.state.nodes.get(entry.saturating_sub(1)) {
             questions.iter_mut().for_each(|question| self.keep_local(question, node));
         }
@@ -153,7 +153,7 @@ impl Asking<'_> {
         }
     }
 
-    fn from_outside(&self) -> Source {
+    fn outside_source(&self) -> Source {
         if self.service.local { Source::Client } else { Source::ClientOrNode }
     }
 

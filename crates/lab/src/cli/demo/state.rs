@@ -73,12 +73,8 @@ impl State {
         let objects: Vec<Arc<Value>> =
             api.list(Resource::Pods, None).into_iter().filter(|pod| is_ready(pod)).collect();
         let slices = api.list(Resource::EndpointSlices, None);
-        let mut state = Self {
-            services: Vec::new(),
-            pods: objects.iter().map(|pod| self::pod(pod)).collect(),
-            nodes,
-            outside,
-        };
+        let mut state =
+            Self { services: Vec::new(), pods: objects.iter().map(self::pod).collect(), nodes, outside };
         for object in api.list(Resource::Services, None) {
             let mut service = service(&object);
             service.backends = match object.pointer("/spec/selector").and_then(Value::as_object) {
