@@ -1,0 +1,238 @@
+//! Which endpoints take connections: readiness, termination, traffic policies, affinity, schedulers, health checks.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lab::api_server::Resource;
+use lab::cluster::{Cluster, eventually};
+use lab::probe::{Failure, Protocol};
+use serde_json::{Value, json};
+
+use crate::setup::{
+    Cell, SOON, cluster, cluster_ips, fails, http, in_pod, node_port, pod, pod_ips, reach, ready, service,
+    set_ready, tool, until,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "vm: needs IPVS"]
+async fn connections_go_where_the_service_says() {
+    let cluster = cluster(2, &[]).await;
+    for (name, node, app) in
+        [("web-1", 1, "web"), ("web-2", 2, "web"), ("c-1", 1, "client"), ("c-2", 2, "client")]
+    {
+        pod(&cluster, name, node, app);
+    }
+    ready(&cluster, &["web-1", "web-2", "c-1", "c-2"]).await;
+    schedulers_follow_annotations(&cluster).await;
+    clients_stay_where_they_were(&cluster).await;
+    internal_policy_stays_on_the_node(&cluster).await;
+    external_policy_and_health_checks(&cluster).await;
+    udp_flows_move_at_once(&cluster).await;
+    endpoints_come_and_go(&cluster).await;
+}
+
+/// Cells over both families of a service's cluster IPs, TCP.
+fn tcp(cluster: &Cluster, client: &str, service: &Value) -> Vec<Cell> {
+    let probe = in_pod(cluster, client);
+    let ips = cluster_ips(service).into_iter();
+    ips.map(|ip| (probe.clone(), Protocol::Tcp, SocketAddr::new(ip, 80))).collect()
+}
+
+fn annotate(cluster: &Cluster, service: &str, annotations: Value) {
+    let patch = json!({ "metadata": { "annotations": annotations } });
+    cluster.api().patch(Resource::Services, Some("default"), service, &patch).unwrap();
+}
+
+async fn schedulers_follow_annotations(cluster: &Cluster) {
+    let web = service(cluster, "sched", "web", json!({}));
+    let ip = cluster_ips(&web)[0];
+    let says = |what: &str| format!("-A -t {ip}:80 -s {what}");
+    until("rr by default", cluster, 1, "ipvsadm -Sn", |text| text.contains(&says("rr\n"))).await;
+    let wanted = [
+        (json!({ "kube-router.io/service.scheduler": "sh" }), "sh\n"),
+        (
+            json!({
+                "kube-router.io/service.scheduler": "mh",
+                "kube-router.io/service.schedflags": "flag-1, flag-2",
+            }),
+            "mh -b mh-fallback,mh-port\n",
+        ),
+        (
+            json!({ "kube-router.io/service.scheduler": "lc", "kube-router.io/service.schedflags": null }),
+            "lc\n",
+        ),
+        (json!({ "kube-router.io/service.scheduler": "nonsense" }), "rr\n"),
+    ];
+    for (annotations, expected) in wanted {
+        let about = annotations.to_string();
+        annotate(cluster, "sched", annotations);
+        until(&about, cluster, 1, "ipvsadm -Sn", |text| text.contains(&says(expected))).await;
+    }
+    reach("after changing schedulers", &tcp(cluster, "c-1", &web), &["web-1", "web-2"]).await;
+    cluster.api().delete(Resource::Services, Some("default"), "sched", None).unwrap();
+    let gone = |text: &str| !text.contains(&format!("{ip}:"));
+    until("a deleted service goes", cluster, 1, "ipvsadm -Sn", gone).await;
+    let gone = |text: &str| !text.contains(&format!("{ip}/"));
+    until("its address goes", cluster, 1, "ip addr show dev kube-dummy-if", gone).await;
+}
+
+async fn clients_stay_where_they_were(cluster: &Cluster) {
+    let more = json!({ "spec": {
+        "sessionAffinity": "ClientIP", "sessionAffinityConfig": { "clientIP": { "timeoutSeconds": 600 } },
+    } });
+    let web = service(cluster, "sticky", "web", more);
+    let ip = cluster_ips(&web)[0];
+    let persistent = format!("-A -t {ip}:80 -s rr -p 600\n");
+    until("affinity", cluster, 1, "ipvsadm -Sn", |text| text.contains(&persistent)).await;
+    for cell in tcp(cluster, "c-1", &web) {
+        let mut answered = vec![first_answer(&cell).await];
+        for _ in 0..5 {
+            answered.push(cell.0.ask(cell.1, cell.2).await.map(|answer| answer.by));
+        }
+        answered.dedup();
+        assert!(matches!(&answered[..], [Ok(_)]), "one client, one backend: {answered:?}");
+    }
+    let none = json!({ "spec": { "sessionAffinity": "None", "sessionAffinityConfig": null } });
+    cluster.api().patch(Resource::Services, Some("default"), "sticky", &none).unwrap();
+    let plain = format!("-A -t {ip}:80 -s rr\n");
+    until("affinity taken back", cluster, 1, "ipvsadm -Sn", |text| text.contains(&plain)).await;
+}
+
+/// Who answers first, once anybody does.
+async fn first_answer(cell: &Cell) -> Result<String, Failure> {
+    let ask = || async { cell.0.ask(cell.1, cell.2).await.map_err(|failure| failure.to_string()) };
+    Ok(eventually(SOON, ask).await.unwrap().by)
+}
+
+async fn internal_policy_stays_on_the_node(cluster: &Cluster) {
+    let web = service(cluster, "inner", "web", json!({ "spec": { "internalTrafficPolicy": "Local" } }));
+    reach("internal Local on node 1", &tcp(cluster, "c-1", &web), &["web-1"]).await;
+    reach("internal Local on node 2", &tcp(cluster, "c-2", &web), &["web-2"]).await;
+    set_ready(cluster, "web-1", false);
+    let no = [Failure::Refused, Failure::Unreachable, Failure::Timeout];
+    fails("internal Local without a local endpoint", &tcp(cluster, "c-1", &web), &no).await;
+    reach("the other node", &tcp(cluster, "c-2", &web), &["web-2"]).await;
+    set_ready(cluster, "web-1", true);
+    reach("and back", &tcp(cluster, "c-1", &web), &["web-1"]).await;
+}
+
+async fn external_policy_and_health_checks(cluster: &Cluster) {
+    let spec = json!({ "spec": { "type": "LoadBalancer", "externalTrafficPolicy": "Local" } });
+    let outer = service(cluster, "outer", "web", spec);
+    let local = json!({
+        "metadata": { "annotations": { "kube-router.io/service.local": "true" } }, "spec": { "type": "NodePort" },
+    });
+    let annotated = service(cluster, "annotated", "web", local);
+    let outside = cluster.outside_probe();
+    let cells = |node: usize| -> Vec<Cell> {
+        let ips = cluster.node(node).unwrap().addresses().into_iter();
+        let ports = [node_port(&outer, 0), node_port(&annotated, 0)];
+        let all = ips.flat_map(|ip| ports.map(|port| SocketAddr::new(ip, port)));
+        all.map(|to| (outside.clone(), Protocol::Tcp, to)).collect()
+    };
+    reach("external Local on node 1", &cells(1), &["web-1"]).await;
+    reach("external Local on node 2", &cells(2), &["web-2"]).await;
+    let addresses = cluster.outside().addresses();
+    for (probe, protocol, to) in cells(1) {
+        let answer = probe.ask(protocol, to).await.unwrap();
+        assert!(addresses.contains(&answer.source.ip()), "the source is kept: {answer:?}");
+    }
+    reach("its cluster IP is not local", &tcp(cluster, "c-1", &outer), &["web-1", "web-2"]).await;
+
+    let port = outer["spec"]["healthCheckNodePort"].as_u64().expect("healthCheckNodePort");
+    let [v4, v6] = cluster.node(1).unwrap().addresses()[..] else { panic!("two families") };
+    let checks = [format!("http://{v4}:{port}/healthz"), format!("http://[{v6}]:{port}/healthz")];
+    for url in &checks {
+        let (status, body) = http(cluster, 2, url);
+        assert_eq!(
+            (status, body.trim()),
+            (200, "2 Service Endpoints found"),
+            "an address of each family: {url}"
+        );
+    }
+    set_ready(cluster, "web-1", false);
+    fails("external Local without a local endpoint", &cells(1), &[Failure::Refused]).await;
+    for url in &checks {
+        let line = format!("curl -s -w %{{http_code}} {url}");
+        let unhealthy = |text: &str| text.starts_with("No Service Endpoints Found") && text.ends_with("503");
+        until("the health check", cluster, 2, &line, unhealthy).await;
+    }
+    set_ready(cluster, "web-1", true);
+    reach("external Local again", &cells(1), &["web-1"]).await;
+    cluster.api().delete(Resource::Services, Some("default"), "outer", None).unwrap();
+    let closed = |text: &str| !text.contains(&format!(":{port} "));
+    until("the health check port closes", cluster, 1, "ss -Hltn", closed).await;
+}
+
+async fn udp_flows_move_at_once(cluster: &Cluster) {
+    let dns = service(cluster, "dns", "web", json!({}));
+    set_ready(cluster, "web-2", false);
+    let probe = in_pod(cluster, "c-1");
+    for ip in cluster_ips(&dns) {
+        let to = SocketAddr::new(ip, 53);
+        reach("one endpoint", &[(probe.clone(), Protocol::Udp, to)], &["web-1"]).await;
+    }
+    let mut flows = Vec::new();
+    for ip in cluster_ips(&dns) {
+        let to = SocketAddr::new(ip, 53);
+        flows.push(probe.talk(Protocol::Udp, to, Duration::from_millis(20)).await.unwrap());
+    }
+    set_ready(cluster, "web-2", true);
+    let both: Vec<Cell> = cluster_ips(&dns)
+        .into_iter()
+        .map(|ip| (probe.clone(), Protocol::Udp, SocketAddr::new(ip, 53)))
+        .collect();
+    reach("two endpoints", &both, &["web-1", "web-2"]).await;
+    set_ready(cluster, "web-1", false);
+    reach("the other endpoint", &both, &["web-2"]).await;
+    // The old endpoint is alive and would go on answering: only a forgotten flow can move.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for flow in flows {
+        let report = flow.stop().await;
+        assert!(report.broke.is_none(), "no datagram is lost: {report:?}");
+        assert!(report.answered.contains_key("web-1") && report.answered.contains_key("web-2"), "{report:?}");
+    }
+    let left = tool(cluster, 1, "ipvsadm -Lnc");
+    let old = pod_ips(cluster, "web-1")[0];
+    let stuck = left.lines().find(|line| line.starts_with("UDP") && line.contains(&format!("{old}:5353")));
+    assert_eq!(stuck, None, "no flow to the old endpoint is left");
+    set_ready(cluster, "web-1", true);
+    reach("and back", &both, &["web-1", "web-2"]).await;
+}
+
+async fn endpoints_come_and_go(cluster: &Cluster) {
+    let web = service(cluster, "web", "web", json!({}));
+    let cells = tcp(cluster, "c-1", &web);
+    reach("two ready endpoints", &cells, &["web-1", "web-2"]).await;
+    set_ready(cluster, "web-2", false);
+    reach("one unready", &cells, &["web-1"]).await;
+    set_ready(cluster, "web-2", true);
+    reach("ready again", &cells, &["web-1", "web-2"]).await;
+
+    // A connection to each, whichever it gets.
+    let mut open = Vec::new();
+    for cell in cells.iter().chain(&cells) {
+        open.push(cell.0.talk(Protocol::Tcp, cell.2, Duration::from_millis(50)).await.unwrap());
+    }
+    let leaving = pod_ips(cluster, "web-2")[0];
+    let delete = |name: &str| cluster.api().delete(Resource::Pods, Some("default"), name, Some(120)).unwrap();
+    delete("web-2");
+    reach("one terminating beside a ready one", &cells, &["web-1"]).await;
+    let drains = format!("-r {leaving}:8080 -m -w 0\n");
+    until("it keeps weight 0", cluster, 1, "ipvsadm -Sn", |text| text.contains(&drains)).await;
+    let mut answered = std::collections::BTreeSet::new();
+    for conversation in open {
+        let report = conversation.stop().await;
+        assert!(report.broke.is_none(), "no connection is cut: {report:?}");
+        answered.extend(report.answered.into_keys());
+    }
+    assert_eq!(answered.len(), 2, "there were connections to both: {answered:?}");
+    delete("web-1");
+    reach("only terminating ones take it", &cells, &["web-1", "web-2"]).await;
+    pod(cluster, "web-3", 1, "web");
+    ready(cluster, &["web-3"]).await;
+    reach("a new ready one takes over", &cells, &["web-3"]).await;
+    cluster.api().delete(Resource::Pods, Some("default"), "web-2", Some(0)).unwrap();
+    let gone = |text: &str| !text.contains(&format!("-r {leaving}:8080"));
+    until("a pod that is gone is gone", cluster, 1, "ipvsadm -Sn", gone).await;
+}
