@@ -1,6 +1,7 @@
 //! Clusters out of network namespaces: for tests, for the demo, to poke at by hand. Never shipped.
 
 pub mod api_server;
+pub mod bench;
 pub mod control_plane;
 pub mod node;
 pub mod probe;

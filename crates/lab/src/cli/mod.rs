@@ -1,5 +1,6 @@
 //! What can be typed: one subcommand per file.
 
+mod bench;
 mod vm;
 
 use clap::{Parser, Subcommand};
@@ -14,6 +15,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure the agent against a floor measured in the same run
+    Bench(bench::Flags),
     /// Run something on a kernel with IPVS, dummy links and tunnels
     #[command(subcommand)]
     Vm(vm::Command),
@@ -24,6 +27,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Parses the command line and does what it says; the exit status of what was run is the lab's.
 pub(crate) fn run() -> Result<u8, Failure> {
     match Arguments::parse().command {
+        Command::Bench(flags) => bench::run(flags),
         Command::Vm(command) => vm::run(command),
     }
 }
