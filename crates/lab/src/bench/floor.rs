@@ -117,14 +117,14 @@ impl Floor {
 }
 
 /// What the agent must have put there for `services` Services with `endpoints` endpoints each: a virtual server, an
-/// address, a route and two members each, and one member for the node's own address.
+/// address, a route and two members each, and a member for each of the node's own addresses, the loopback's among them.
 pub(super) fn expected(services: usize, endpoints: usize) -> Rows {
     Rows {
         virtual_servers: services,
         real_servers: services * endpoints,
         addresses: services,
         routes: services,
-        members: services * 2 + 1,
+        members: services * 2 + 2,
     }
 }
 

@@ -90,7 +90,7 @@ impl Sizes {
         match options.quick {
             false => full,
             true => Sizes {
-                scales: [100, 1_000],
+                scales: [200, 1_000],
                 changes: 100,
                 settle: seconds(5),
                 rest: seconds(10),

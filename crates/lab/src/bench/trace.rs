@@ -14,17 +14,17 @@ use nix::mount::{MsFlags, mount};
 use super::{Error, io};
 
 const TRACEFS: &str = "/sys/kernel/tracing";
-/// Probes: `struct nlmsghdr *` is the second argument of each; type and flags stand at 4 and 6 in it, the command of
+/// Probes: `struct nlmsghdr *` is the second argument of each; the type stands at 4 in it, the command of
 /// generic netlink behind the header at 16.
 const PROBES: [(&str, &str); 3] = [
-    ("genl", "genl_rcv_msg kind=+4($arg2):u16 flags=+6($arg2):u16 command=+16($arg2):u8"),
-    ("rtnl", "rtnetlink_rcv_msg kind=+4($arg2):u16 flags=+6($arg2):u16 command=+16($arg2):u8"),
-    ("nfnl", "nfnetlink_rcv_msg kind=+4($arg2):u16 flags=+6($arg2):u16 command=+16($arg2):u8"),
+    ("genl", "genl_rcv_msg kind=+4($arg2):u16 command=+16($arg2):u8"),
+    ("rtnl", "rtnetlink_rcv_msg kind=+4($arg2):u16 command=+16($arg2):u8"),
+    ("nfnl", "nfnetlink_rcv_msg kind=+4($arg2):u16 command=+16($arg2):u8"),
 ];
 const EVENTS: [(&str, &str); 6] = [
-    ("lab_bench/genl", "hist:keys=common_pid,kind,command,flags:size=8192"),
-    ("lab_bench/rtnl", "hist:keys=common_pid,kind,command,flags:size=8192"),
-    ("lab_bench/nfnl", "hist:keys=common_pid,kind,command,flags:size=8192"),
+    ("lab_bench/genl", "hist:keys=common_pid,kind,command:size=8192"),
+    ("lab_bench/rtnl", "hist:keys=common_pid,kind,command:size=8192"),
+    ("lab_bench/nfnl", "hist:keys=common_pid,kind,command:size=8192"),
     ("raw_syscalls/sys_enter", "hist:keys=common_pid,id.syscall:size=8192"),
     ("sched/sched_process_fork", "hist:keys=parent_pid,child_pid:size=8192"),
     ("sched/sched_process_exec", "hist:keys=common_pid,filename:size=8192"),
@@ -260,15 +260,15 @@ mod tests {
     fn only_the_process_and_its_children_are_counted() {
         let histograms = Histograms {
             netlink: [
-                "{ common_pid: 101, kind: 32, command: 5, flags: 5 } hitcount:          2\n\
-                 { common_pid: 101, kind: 32, command: 8, flags: 773 } hitcount:          7\n\
-                 { common_pid: 900, kind: 32, command: 5, flags: 5 } hitcount:          9\n"
+                "{ common_pid: 101, kind: 32, command: 5 } hitcount:          2\n\
+                 { common_pid: 101, kind: 32, command: 8 } hitcount:          7\n\
+                 { common_pid: 900, kind: 32, command: 5 } hitcount:          9\n"
                     .to_owned(),
-                "{ common_pid: 100, kind: 24, command: 2, flags: 1541 } hitcount:          1\n\
-                 { common_pid: 100, kind: 22, command: 2, flags: 769 } hitcount:          4\n"
+                "{ common_pid: 100, kind: 24, command: 2 } hitcount:          1\n\
+                 { common_pid: 100, kind: 22, command: 2 } hitcount:          4\n"
                     .to_owned(),
-                "{ common_pid: 100, kind: 1545, command: 2, flags: 5 } hitcount:          3\n\
-                 { common_pid: 100, kind: 1543, command: 2, flags: 773 } hitcount:          1\n"
+                "{ common_pid: 100, kind: 1545, command: 2 } hitcount:          3\n\
+                 { common_pid: 100, kind: 1543, command: 2 } hitcount:          1\n"
                     .to_owned(),
             ],
             calls: "{ common_pid: 101, id: sys_sendto                    [ 44] } hitcount:          6\n\
