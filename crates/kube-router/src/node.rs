@@ -41,6 +41,11 @@ impl ThisNode {
         self.object.as_ref()?.best_ip(family)
     }
 
+    /// Families this node is known by, IPv4 first. Services are served in these; sets and rules exist for no others.
+    pub fn families(&self) -> impl Iterator<Item = Family> {
+        Family::ALL.into_iter().filter(|family| self.best_ip(*family).is_some())
+    }
+
     /// Prefixes this node's pods have addresses from.
     pub fn pod_cidrs(&self, family: Family) -> impl Iterator<Item = IpNet> {
         let all = self.object.iter().flat_map(|node| node.pod_cidrs.iter().copied());
@@ -50,13 +55,15 @@ impl ThisNode {
     /// Addresses of the node proper: those of every link that is not named like a virtual one
     /// ([`crate::names::link::NOT_NODE_LOCAL`], upstream's rule), without duplicates.
     pub fn local_ips(&self, family: Family) -> impl Iterator<Item = IpAddr> {
-        let own =
-            self.facts.addresses.iter().filter(|(link, _)| {
-                !crate::names::link::NOT_NODE_LOCAL.iter().any(|part| link.contains(part))
-            });
+        let own = self.facts.addresses.iter().filter(|(link, _)| is_node_local(link));
         let ips: std::collections::BTreeSet<IpAddr> =
             own.map(|(_, net)| net.addr()).filter(|ip| Family::of(ip) == family).collect();
         ips.into_iter()
+    }
+
+    /// Whether [`Self::local_ips`] has this address. O(addresses).
+    pub fn is_local(&self, ip: IpAddr) -> bool {
+        self.facts.addresses.iter().any(|(link, net)| net.addr() == ip && is_node_local(link))
     }
 
     /// Whether an address is the node's own on any link but `kube-dummy-if`.
@@ -69,4 +76,8 @@ impl ThisNode {
     pub fn link_of(&self, ip: IpAddr) -> Option<&Name> {
         self.facts.addresses.iter().find(|(_, net)| net.addr() == ip).map(|(link, _)| link)
     }
+}
+
+fn is_node_local(link: &Name) -> bool {
+    !crate::names::link::NOT_NODE_LOCAL.iter().any(|part| link.contains(part))
 }

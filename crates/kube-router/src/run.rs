@@ -191,7 +191,7 @@ async fn core(start: Start, stop: &mut Stop) -> Result<(), RunError> {
         stop.asked().await;
         return Ok(());
     }
-    let client = ::kube::Client::try_from(client).map_err(RunError::Connect)?;
+    let client = watch::client(client).map_err(RunError::Connect)?;
     let (wanted, follow) = tokio::sync::watch::channel(Arc::default());
     let selections = selections(&node, &options);
     let core = Core::start(&node, Arc::new(options), &health, &metrics, programmed, wanted)?;

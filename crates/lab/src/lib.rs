@@ -2,7 +2,9 @@
 
 pub mod api_server;
 pub mod bench;
+pub mod cluster;
 pub mod control_plane;
+pub mod kubelet;
 pub mod node;
 pub mod probe;
 pub mod process;

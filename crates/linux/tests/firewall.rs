@@ -348,6 +348,17 @@ fn a_held_lock_refuses_rules_but_not_members() {
 }
 
 #[test]
+fn a_table_that_cannot_be_shown_is_not_taken_for_empty() {
+    in_netns(|| {
+        run(&["nft", "add table ip filter"]);
+        run(&["nft", "add chain ip filter INPUT { type filter hook input priority 0; }"]);
+        run(&["nft", "add rule ip filter INPUT ct state established accept"]);
+        let error = lane(Flavour::Nft).read().unwrap_err();
+        assert!(error.to_string().contains("cannot show table filter"), "{error}");
+    });
+}
+
+#[test]
 fn rules_without_a_jump_are_recognised_by_the_scope() {
     in_netns(|| {
         let masquerade = Rule::new([], Action::Masquerade { random_fully: true }).comment("ours");

@@ -52,6 +52,20 @@ fn sets_need_no_process_and_chains_one_for_each_table() {
             .collect();
         assert_eq!(started_by(&mut lane, &chains), BTreeMap::from([("iptables-nft-restore".into(), 1)]));
 
+        let before = command::started();
+        lane.read().unwrap();
+        let programs = Programs::of(Flavour::Legacy).unwrap();
+        FirewallLane::with_programs(FirewallScope::default(), programs).read().unwrap();
+        let reads = |program| {
+            command::started().get(program).copied().unwrap_or(0) - before.get(program).unwrap_or(&0)
+        };
+        assert_eq!((reads("iptables-nft-save"), reads("ip6tables-nft-save")), (1, 1));
+        assert_eq!(
+            (reads("iptables-legacy-save"), reads("ip6tables-legacy-save")),
+            (0, 0),
+            "no table is there"
+        );
+
         // A rule in a chain of others is placed by what is there; being there already, nothing is written.
         let jump = Key::ForeignRule(chain("INPUT"), Rule::new([], Action::Jump("KUBE-POD-FW-1".into())));
         let jump = [put(jump, Row::ForeignRule(Position::First))];

@@ -83,12 +83,11 @@ impl Ledger<'_> {
     pub fn is_ours(&self, key: &Key, _row: &Row) -> bool {
         match key {
             Key::VirtualServer(server) | Key::RealServer(server, ..) => self.is_our_server(server),
-            // Settings and port modes were somebody's before they were ours.
-            Key::Sysctl(_) | Key::IpvsTimeouts | Key::BridgePortHairpin(_) => false,
+            // Port modes were somebody's before they were ours.
+            Key::BridgePortHairpin(_) => false,
             // The bridge of the pods outlives the agent.
             Key::Link(name) => **name != *names::link::BRIDGE,
-            // The kernel's own route of an address goes with the address.
-            Key::Route { table, .. } => *table != names::route::TABLE_LOCAL,
+            // Settings have no absence: adopting one saves writing it, dropping it changes nothing.
             _ => true,
         }
     }

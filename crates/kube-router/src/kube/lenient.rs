@@ -16,9 +16,10 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 
 /// A field as found. `null` counts as absent, as it does for the API server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Lenient<T> {
     /// Not there, or null.
+    #[default]
     Absent,
     /// There, and of the right type.
     Found(T),
@@ -29,12 +30,6 @@ pub enum Lenient<T> {
         /// What the type wanted.
         reason: Box<str>,
     },
-}
-
-impl<T> Default for Lenient<T> {
-    fn default() -> Lenient<T> {
-        Lenient::Absent
-    }
 }
 
 impl<T> Lenient<T> {

@@ -36,7 +36,7 @@ pub fn claims(node: &ThisNode, options: &Options) -> Vec<Claim> {
     claims.extend(SETTINGS.iter().map(|(path, value)| sysctl(path, value)));
     claims.extend(loose_reverse_path_filters(node));
     claims.extend(timeouts_claim(options));
-    for family in Family::ALL.into_iter().filter(|family| node.best_ip(*family).is_some()) {
+    for family in node.families() {
         claims.extend(firewall::sets(family));
         claims.extend(firewall::masquerade(family, node, options));
         if options.service_proxy.service_firewall {

@@ -1,4 +1,8 @@
-//! Who answers where: of several Services that ask for one (address, protocol, port), the oldest.
+//! Who answers where: of several Services that ask for one (address, protocol, port), the one the API server gave it
+//! to; if it gave it to none, the oldest.
+//!
+//! Cluster IPs and NodePorts are given out once. An external address is written by whoever may write a Service, at any
+//! time of its life: it must not take from another Service what that was given (CVE-2020-8554), however old its own.
 //!
 //! The thing planned is the virtual server, not the Service, so that a contest is settled in one place: the winner's
 //! real servers are in the kernel, the losers are told, and when the winner goes the next takes over in place.
@@ -10,9 +14,11 @@ use linux::row::VirtualServerKey;
 use super::frontends::{Frontend, Kind};
 use crate::kube::model::ObjectName;
 
-/// A Service that asks for a virtual server. Ordered by age, then by namespace and name.
+/// A Service that asks for a virtual server. Ordered by right, then by age, then by namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claimant {
+    /// The address was written into the Service rather than given to it.
+    pub written: bool,
     /// `metadata.creationTimestamp`, seconds since 1970.
     pub created: i64,
     /// Which Service.
@@ -55,6 +61,29 @@ impl Contests {
         touched
     }
 
+    /// Whether this is what a Service asks for already.
+    pub fn asks(&self, service: &ObjectName, created: i64, frontends: &[Frontend]) -> bool {
+        match self.asked.get(service) {
+            Some((since, asked)) => *since == created && asked == frontends,
+            None => frontends.is_empty(),
+        }
+    }
+
+    /// Other Services that ask for one of these. O(log n) for each.
+    pub fn rivals<'a>(
+        &'a self,
+        service: &'a ObjectName,
+        keys: impl IntoIterator<Item = &'a VirtualServerKey>,
+    ) -> impl Iterator<Item = &'a ObjectName> {
+        let claimants = keys.into_iter().filter_map(|key| self.claimants.get(key)).flatten();
+        claimants.map(|claimant| &claimant.service).filter(move |other| *other != service)
+    }
+
+    /// Every Service that asks for anything.
+    pub fn services(&self) -> impl Iterator<Item = &ObjectName> {
+        self.asked.keys()
+    }
+
     /// Who answers there.
     pub fn winner(&self, key: &VirtualServerKey) -> Option<&Claimant> {
         self.claimants.get(key)?.first()
@@ -86,7 +115,11 @@ impl Contests {
 }
 
 fn claimant(service: &ObjectName, created: i64, frontend: &Frontend) -> Claimant {
-    Claimant { created, service: service.clone(), kind: frontend.kind, port: frontend.port }
+    let written = match frontend.kind {
+        Kind::ClusterIp | Kind::NodePort => false,
+        Kind::ExternalIp | Kind::LoadBalancerIp => true,
+    };
+    Claimant { written, created, service: service.clone(), kind: frontend.kind, port: frontend.port }
 }
 
 #[cfg(test)]
@@ -122,6 +155,15 @@ mod tests {
         let touched = contests.replace(&service("old"), 100, vec![frontend(81)]);
         assert_eq!(touched, HashSet::from([key, frontend(81).key]));
         assert_eq!(contests.winner(&key).unwrap().service, service("young"), "the next takes over");
+
+        let given = Frontend { kind: Kind::ClusterIp, ..frontend(80) };
+        contests.replace(&service("given"), 300, vec![given]);
+        assert_eq!(
+            contests.winner(&key).unwrap().service,
+            service("given"),
+            "what is given is not for the taking"
+        );
+        contests.replace(&service("given"), 300, Vec::new());
 
         contests.replace(&service("young"), 200, Vec::new());
         assert!(contests.winner(&key).is_none());

@@ -38,11 +38,12 @@ pub fn sets(family: Family) -> impl Iterator<Item = Claim> {
     })
 }
 
-/// Addresses of the node, which the firewall does not mistake for service addresses. O(addresses).
+/// Addresses of the node, which the firewall does not mistake for service addresses, in the families that have sets
+/// (`::1` is on every node). O(addresses).
 pub fn local_ips(node: &ThisNode) -> Vec<Claim> {
     let of =
         |family| node.local_ips(family).map(move |ip| member(names::set::LOCAL_IPS, family, Member::Ip(ip)));
-    Family::ALL.into_iter().flat_map(of).collect()
+    node.families().flat_map(of).collect()
 }
 
 /// The service firewall: what is sent to a service address is accepted on service ports, answered for the ICMP that
@@ -117,8 +118,11 @@ pub fn masquerade(family: Family, node: &ThisNode, options: &Options) -> Vec<Cla
     claims
 }
 
-/// Pods of this node, by which local traffic is told where no pod prefix is known. O(pods of this node).
-pub fn node_pods(ips: impl Iterator<Item = IpAddr>) -> Vec<Claim> {
+/// Pods of this node, by which local traffic is told where no pod prefix is known, in the families that have sets.
+/// O(pods of this node).
+pub fn node_pods(ips: impl Iterator<Item = IpAddr>, node: &ThisNode) -> Vec<Claim> {
+    let families: Vec<Family> = node.families().collect();
+    let ips = ips.filter(|ip| families.contains(&Family::of(ip)));
     ips.map(|ip| member(names::set::NODE_PODS, Family::of(&ip), Member::Ip(ip))).collect()
 }
 

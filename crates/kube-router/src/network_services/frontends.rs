@@ -4,6 +4,7 @@
 //! answer at. Not here: who wins when two Services want the same one ([`super::contests`]), who serves it
 //! ([`super::backends`]), and what becomes of it in the kernel ([`super::plan`]).
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use linux::row::{Family, VirtualServerKey};
@@ -60,7 +61,8 @@ pub struct Frontend {
 
 /// Every frontend a Service asks for, with what it asks for and cannot have. O(addresses × ports).
 pub fn frontends(service: &Service, node: &ThisNode, options: &Options) -> (Vec<Frontend>, Vec<Objection>) {
-    let mut asked = Asked { service, node, frontends: Vec::new(), objections: Vec::new() };
+    let (frontends, objections) = (Vec::new(), Vec::new());
+    let mut asked = Asked { service, node, frontends, keys: HashSet::new(), objections };
     asked.addresses(Kind::ClusterIp, &service.cluster_ips, "spec.clusterIPs", options);
     asked.node_ports(options);
     asked.addresses(Kind::ExternalIp, &service.external_ips, "spec.externalIPs", options);
@@ -75,6 +77,7 @@ struct Asked<'a> {
     service: &'a Service,
     node: &'a ThisNode,
     frontends: Vec<Frontend>,
+    keys: HashSet<VirtualServerKey>,
     objections: Vec<Objection>,
 }
 
@@ -117,7 +120,7 @@ impl Asked<'_> {
         for (index, port) in self.service.ports.iter().enumerate() {
             let Some(number) = number(port) else { continue };
             let key = VirtualServerKey::Address { ip, protocol: port.protocol, port: number };
-            if !self.frontends.iter().any(|other| other.key == key) {
+            if self.keys.insert(key) {
                 self.frontends.push(Frontend { key, kind, port: index });
             }
         }

@@ -46,6 +46,11 @@ impl HealthPorts {
         }
     }
 
+    /// Every Service that asks for a port.
+    pub fn services(&self) -> impl Iterator<Item = &ObjectName> {
+        self.of.keys()
+    }
+
     /// Rises with every change.
     pub fn version(&self) -> u64 {
         self.version

@@ -19,15 +19,13 @@ pub mod health;
 pub mod plan;
 mod pods;
 pub mod service_ips;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Instant;
 
 use linux::reconciler::Claim;
-use linux::row::{Family, Key, Row, VirtualServerKey};
+use linux::row::{Key, Row, VirtualServerKey};
 
 use self::contests::{Claimant, Contests};
 use self::drain::Draining;
@@ -63,6 +61,8 @@ pub struct NetworkServices {
     health: HealthPorts,
     hairpins: Hairpins,
     pods: Pods,
+    /// Services that contest what another Service began or ceased to ask for.
+    rivals: BTreeSet<ObjectName>,
     dirty: BTreeSet<VirtualServerKey>,
     dirty_base: bool,
     dirty_hairpin: bool,
@@ -70,11 +70,11 @@ pub struct NetworkServices {
 }
 
 impl NetworkServices {
-    /// A Service or one of its slices changed, appeared or went. Returns what is wrong with the Service as it is now.
-    /// O(its frontends + its endpoints).
+    /// A Service or one of its slices changed, appeared or went. Returns what is wrong with the Service as it is now;
+    /// what that means for others is in [`Self::take_rivals`]. O(its frontends + its endpoints).
     pub fn service_changed(&mut self, id: &ObjectName, inputs: Inputs<'_>) -> Vec<Objection> {
         let Some(service) = inputs.store.service(id) else {
-            self.dirty.extend(self.contests.replace(id, 0, Vec::new()));
+            self.ask(id, 0, Vec::new());
             self.dirty_hairpin |= self.hairpins.replace(id, BTreeSet::new());
             self.health.replace(id, None);
             return Vec::new();
@@ -82,17 +82,37 @@ impl NetworkServices {
         let (frontends, mut objections) = frontends::frontends(service, inputs.node, inputs.options);
         self.dirty_hairpin |= self.hairpins.replace(id, hairpins(service, &frontends, inputs.options));
         self.health.replace(id, health::of(service, inputs));
-        self.dirty.extend(self.contests.replace(id, service.created, frontends));
+        self.ask(id, service.created, frontends);
         objections.extend(self.lost_contests(service));
         objections
     }
 
-    /// This node's object or addresses changed: every Service may look different. O(Services).
+    /// Services that won or lost an address since the last call because of another Service's change, with all that is
+    /// wrong with each now. O(their frontends).
+    pub fn take_rivals(&mut self, inputs: Inputs<'_>) -> Vec<(ObjectName, Vec<Objection>)> {
+        let rivals = std::mem::take(&mut self.rivals);
+        let objections = rivals.into_iter().filter_map(|id| {
+            let service = inputs.store.service(&id)?;
+            let (_, mut objections) = frontends::frontends(service, inputs.node, inputs.options);
+            objections.extend(self.lost_contests(service));
+            Some((id, objections))
+        });
+        objections.collect()
+    }
+
+    /// This node's object or addresses changed: every Service may look different, and none that is gone may stay
+    /// behind. Returns what is wrong with each. O(Services).
     pub fn node_changed(&mut self, inputs: Inputs<'_>) -> Vec<(ObjectName, Vec<Objection>)> {
         self.dirty_base = true;
         self.dirty_hairpin = true;
-        let ids: Vec<ObjectName> = inputs.store.services().map(|service| service.id.clone()).collect();
-        ids.into_iter().map(|id| (id.clone(), self.service_changed(&id, inputs))).collect()
+        self.dirty_pods = true;
+        let known = self.contests.services().chain(self.health.services()).cloned();
+        let present = inputs.store.services().map(|service| service.id.clone());
+        let ids: BTreeSet<ObjectName> = known.chain(present).collect();
+        let mut objections: BTreeMap<_, _> =
+            ids.into_iter().map(|id| (id.clone(), self.service_changed(&id, inputs))).collect();
+        objections.extend(self.take_rivals(inputs));
+        objections.into_iter().collect()
     }
 
     /// Links of this node changed, but no address: bridge ports, settings of links.
@@ -133,7 +153,7 @@ impl NetworkServices {
             planned.push((Owner::Hairpin, self.plan_hairpin(inputs)));
         }
         if std::mem::take(&mut self.dirty_pods) {
-            planned.push((Owner::NodePods, firewall::node_pods(self.pods.here())));
+            planned.push((Owner::NodePods, firewall::node_pods(self.pods.here(), inputs.node)));
         }
         for key in std::mem::take(&mut self.dirty) {
             let claims = self.plan_virtual_server(key, inputs, now, in_kernel);
@@ -160,6 +180,15 @@ impl NetworkServices {
     /// Who answers where. O(virtual servers).
     pub fn contests(&self) -> &Contests {
         &self.contests
+    }
+
+    fn ask(&mut self, id: &ObjectName, created: i64, frontends: Vec<Frontend>) {
+        let same = self.contests.asks(id, created, &frontends);
+        let touched = self.contests.replace(id, created, frontends);
+        if !same {
+            self.rivals.extend(self.contests.rivals(id, &touched).cloned());
+        }
+        self.dirty.extend(touched);
     }
 
     fn plan_virtual_server(
@@ -205,9 +234,8 @@ impl NetworkServices {
 
     fn plan_hairpin(&self, inputs: Inputs<'_>) -> Vec<Claim> {
         let addresses = self.hairpins.addresses();
-        let families = Family::ALL.into_iter().filter(|family| inputs.node.best_ip(*family).is_some());
         let mut claims: Vec<Claim> =
-            families.flat_map(|family| firewall::hairpin(family, &addresses)).collect();
+            inputs.node.families().flat_map(|family| firewall::hairpin(family, &addresses)).collect();
         if !addresses.is_empty() {
             let ports = inputs.node.facts.bridge_ports.iter().cloned();
             claims.extend(
@@ -226,7 +254,11 @@ impl NetworkServices {
             object: service.id.of_kind(Kind::Service),
             field: "spec".to_owned(),
             value: Owner::VirtualServer(frontend.key).to_string(),
-            reason: format!("is already served by the older Service {}", winner.service),
+            reason: if winner.written {
+                format!("is already served by the older Service {}", winner.service)
+            } else {
+                format!("was given to Service {}", winner.service)
+            },
             remedy: "use another address or port".to_owned(),
         })
         .collect()

@@ -55,9 +55,13 @@ pub fn claims(asked: &Asked<'_>, node: &ThisNode, options: &Options) -> Vec<Clai
         claims.push(local_route(ip, node).after([address_row.key.clone()]));
         claims.push(address_row);
     }
-    claims.push(address.after([address_port.key.clone()]));
+    let ledger = address_port.key.clone();
+    // The firewall refuses other ports of a service address unless it knows the address for the node's own.
+    let own = node.is_local(ip).then(|| member(names::set::LOCAL_IPS, family, Member::Ip(ip)).key);
+    claims.push(address.after(own.into_iter().chain([ledger.clone()])));
     claims.push(address_port);
-    claims.push(Claim::new(server, Row::VirtualServer(virtual_server(asked.service))));
+    // By the set of service ports a successor knows whose a virtual server is: there is none without its member.
+    claims.push(Claim::new(server, Row::VirtualServer(virtual_server(asked.service))).after([ledger]));
     claims.extend(real_servers(asked));
     if asked.kind.hairpins(asked.service, options.service_proxy.hairpin) {
         claims.extend(hairpin_members(asked, family));

@@ -39,6 +39,7 @@ pub(crate) struct Switches {
     latency_us: AtomicU64,
     watch_latency_us: AtomicU64,
     no_watch_list: AtomicBool,
+    gone_as_status: AtomicBool,
     failure: AtomicU16,
     requests: Mutex<Requests>,
     open_watches: Mutex<BTreeMap<Resource, usize>>,
@@ -52,6 +53,7 @@ impl Default for Switches {
             latency_us: AtomicU64::new(0),
             watch_latency_us: AtomicU64::new(0),
             no_watch_list: AtomicBool::new(false),
+            gone_as_status: AtomicBool::new(false),
             failure: AtomicU16::new(0),
             requests: Mutex::default(),
             open_watches: Mutex::default(),
@@ -86,6 +88,10 @@ impl Switches {
 
     pub(crate) fn watch_list(&self) -> bool {
         !self.no_watch_list.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn gone_as_status(&self) -> bool {
+        self.gone_as_status.load(Ordering::Relaxed)
     }
 
     /// The code every request is to fail with, if any.
@@ -173,6 +179,12 @@ impl Faults {
     /// With `false`, `sendInitialEvents` is refused as by a server without WatchList.
     pub fn set_watch_list(&self, supported: bool) {
         self.shared.switches.no_watch_list.store(!supported, Ordering::Relaxed);
+    }
+
+    /// With `true`, a watch from a version that is too old is answered with HTTP 410 (as by a server without watch
+    /// cache); with `false`, the default, with HTTP 200 and an `ERROR` event.
+    pub fn set_gone_as_status(&self, as_status: bool) {
+        self.shared.switches.gone_as_status.store(as_status, Ordering::Relaxed);
     }
 
     /// Answers every request with this HTTP code until called with `None`.

@@ -25,5 +25,7 @@ mod store;
 pub use error::ApiError;
 pub use faults::{Availability, Faults, Requests};
 pub use handle::{EventKind, Handle, WatchEvent};
+#[cfg(test)]
+pub(crate) use patch::merge;
 pub use resource::{Definition, Resource};
 pub use server::{ApiServer, Config, Error, serve};

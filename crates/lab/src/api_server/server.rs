@@ -76,7 +76,7 @@ impl ApiServer {
         let server = Self { shared, listeners: Arc::default(), tasks: Mutex::default() };
         control_plane::create_initial_namespaces(&server.handle());
         if let Some(plan) = &config.control_plane {
-            server.keep(control_plane::start(server.handle(), plan));
+            server.keep(control_plane::start(&server.handle(), plan));
         }
         for listener in config.listeners {
             server.add_listener(listener)?;

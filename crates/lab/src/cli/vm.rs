@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use lab::vm::{self, Options, Place};
 
 use super::Failure;
@@ -130,4 +130,18 @@ fn cargo_arguments(packages: &[String]) -> Vec<String> {
         true => vec!["--workspace".to_owned()],
         false => packages.iter().flat_map(|name| ["-p".to_owned(), name.clone()]).collect(),
     }
+}
+
+/// Runs a command line of the lab in the VM, with this terminal if there is one.
+pub(super) fn again(command: Vec<String>) -> Result<u8, Failure> {
+    let flags = Defaults::parse_from(["lab"]).flags;
+    let options = Options { place: Place::Vm, ..flags.options(vm::has_terminal()) };
+    one(command, options)
+}
+
+/// The defaults and environment of [`Flags`], for commands that do not carry them.
+#[derive(clap::Parser)]
+struct Defaults {
+    #[command(flatten)]
+    flags: Flags,
 }

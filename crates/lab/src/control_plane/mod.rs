@@ -1,10 +1,27 @@
 //! What kube-apiserver's admission, kube-controller-manager, kube-scheduler and a cloud would do.
+//!
+//! `admission` completes objects inside the write; the controllers are one task each, driven by the store's own
+//! watch: `namespaces`, `scheduler`, `workload_controller` (plans in `workloads`), `endpoint_controller` (plans in
+//! `endpoints`), `cloud`. A kubelet is not among them: pods run only where the lab has nodes.
+
+mod admission;
+mod cloud;
+mod endpoint_controller;
+mod endpoints;
+mod label_index;
+mod namespaces;
+mod pods;
+mod scheduler;
+mod workload_controller;
+mod workloads;
 
 use ipnet::IpNet;
-use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::api_server::{ApiError, Handle, Resource, rules};
+pub(crate) use admission::Admission;
+pub(crate) use namespaces::create_initial as create_initial_namespaces;
+
+use crate::api_server::Handle;
 
 /// The cluster's address plan.
 #[derive(Clone, Debug)]
@@ -28,30 +45,13 @@ impl Default for Config {
     }
 }
 
-pub(crate) struct Admission {}
-
-impl Admission {
-    pub(crate) fn new(_config: &Config) -> Self {
-        Self {}
-    }
-}
-
-impl rules::Admission for Admission {
-    fn create(&mut self, _: Resource, _: &mut Value) -> Result<(), ApiError> {
-        Ok(())
-    }
-    fn update(&mut self, _: Resource, _: &Value, _: &mut Value) -> Result<(), ApiError> {
-        Ok(())
-    }
-    fn removed(&mut self, _: Resource, _: &Value) {}
-}
-
-pub(crate) fn create_initial_namespaces(handle: &Handle) {
-    for name in ["default", "kube-system"] {
-        let _ = handle.create(Resource::Namespaces, json!({"metadata": {"name": name}}));
-    }
-}
-
-pub(crate) fn start(_handle: Handle, _config: &Config) -> Vec<JoinHandle<()>> {
-    Vec::new()
+/// Starts the controllers; they stop when their tasks are aborted.
+pub(crate) fn start(handle: &Handle, config: &Config) -> Vec<JoinHandle<()>> {
+    vec![
+        tokio::spawn(namespaces::run(handle.clone())),
+        tokio::spawn(scheduler::run(handle.clone())),
+        tokio::spawn(workload_controller::run(handle.clone())),
+        tokio::spawn(endpoint_controller::run(handle.clone())),
+        tokio::spawn(cloud::run(handle.clone(), config.load_balancer_cidrs.clone())),
+    ]
 }

@@ -52,7 +52,7 @@ pub fn sweep() -> Result<Vec<PathBuf>, Error> {
     };
     let mut removed = Vec::new();
     for path in entries.flatten().map(|entry| entry.path()) {
-        // A VM's folder carries no lock: its console log is there while it runs, and it removes itself.
+        // A VM's folder (`vm-…`) is kept the same way.
         let Ok(file) = std::fs::File::open(path.join("lock")) else { continue };
         if nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).is_ok() {
             std::fs::remove_dir_all(&path).map_err(failed)?;
@@ -125,8 +125,12 @@ impl Fabric {
             .map_err(|source| Error::File { path, source })
     }
 
-    pub(super) fn withdraw(&self, name: &str) {
-        let _ = std::fs::remove_file(self.folder.path.join(name));
+    /// Takes the name back, unless a successor has it.
+    pub(super) fn withdraw(&self, namespace: &Namespace) {
+        let path = self.folder.path.join(namespace.name());
+        if std::fs::read_link(&path).is_ok_and(|target| target == namespace.proc_path()) {
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     /// Plugs `namespace` into `segment` as `eth0` with these addresses and default routes through the router. Returns

@@ -13,6 +13,7 @@ mod pod;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ipnet::IpNet;
 
@@ -64,6 +65,8 @@ pub struct Node {
     port: String,
     namespace: Arc<Namespace>,
     fabric: Arc<Fabric>,
+    /// Set when the whole node goes: its pods then need no DEL each.
+    abandoned: AtomicBool,
 }
 
 impl Node {
@@ -82,7 +85,8 @@ impl Node {
         fabric.publish(&namespace)?;
         let pod_ranges = families.pods(index);
         let namespace = Arc::new(namespace);
-        Ok(Self { name, segment, addresses, pod_ranges, port, namespace, fabric: Arc::clone(fabric) })
+        let (fabric, abandoned) = (Arc::clone(fabric), AtomicBool::new(false));
+        Ok(Self { name, segment, addresses, pod_ranges, port, namespace, fabric, abandoned })
     }
 
     /// `node-INDEX`.
@@ -121,6 +125,11 @@ impl Node {
         &self.fabric
     }
 
+    /// Says that the node is about to go with all its pods: they are then dropped without asking CNI to undo each.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
     /// Writes kube-router's CNI configuration with this node's pod ranges into the node's `/etc/cni/net.d`.
     pub fn configure_cni(&self, hairpin: bool) -> Result<(), Error> {
         let text = conflist(&self.pod_ranges, hairpin);
@@ -132,7 +141,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.fabric.unplug(&self.port);
-        self.fabric.withdraw(&self.name);
+        self.fabric.withdraw(&self.namespace);
     }
 }
 
@@ -203,6 +212,6 @@ impl Outside {
 impl Drop for Outside {
     fn drop(&mut self) {
         self.fabric.unplug(&self.port);
-        self.fabric.withdraw(self.namespace.name());
+        self.fabric.withdraw(&self.namespace);
     }
 }

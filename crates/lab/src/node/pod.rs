@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::cni::Attachment;
 use super::{Error, Namespace, Node};
@@ -56,9 +57,12 @@ impl Pod {
 
 impl Drop for Pod {
     fn drop(&mut self) {
+        self.node.fabric().withdraw(&self.namespace);
+        if self.node.abandoned.load(Ordering::Relaxed) {
+            return;
+        }
         let attachment = self.attachment.clone();
         let _ = join(&self.node, move || attachment.remove());
-        self.node.fabric().withdraw(&self.name);
     }
 }
 
@@ -72,7 +76,11 @@ fn join<R: Send + 'static>(
     }
 }
 
-/// host-local keeps its reservations by this name; only letters, digits, `.`, `_` and `-` are allowed in it.
+/// host-local keeps its reservations by this name; only letters, digits, `.`, `_` and `-` are allowed in it. A pod
+/// created again under its name is another container, as with a real runtime: the two may overlap for a moment.
 fn container_id(node: &str, pod: &str) -> String {
-    format!("{node}.{pod}").replace(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c), "-")
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name =
+        format!("{node}.{pod}").replace(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c), "-");
+    format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }

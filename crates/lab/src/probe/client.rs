@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::{MsgFlags, recv};
 use serde::Serialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -108,7 +110,10 @@ async fn exchange(connected: &mut Connected) -> io::Result<Saying> {
         Connected::Datagram(socket) => {
             socket.send(b"who\n").await?;
             answer.resize(2048, 0);
-            let length = socket.recv(&mut answer).await?;
+            // An ICMP shows as an error condition, not as something to read.
+            let wanted = Interest::READABLE | Interest::ERROR;
+            let mut receive = || Ok(recv(socket.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?);
+            let length = socket.async_io(wanted, &mut receive).await?;
             answer.truncate(length);
         }
     }

@@ -49,6 +49,16 @@ impl Probe {
         self
     }
 
+    /// Whether the two are in one namespace.
+    pub fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.namespace, &other.namespace)
+    }
+
+    /// Where it is.
+    pub fn namespace(&self) -> &Arc<Namespace> {
+        &self.namespace
+    }
+
     /// What it calls itself.
     pub fn name(&self) -> &str {
         &self.name

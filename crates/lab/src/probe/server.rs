@@ -23,7 +23,8 @@ pub(super) struct Saying {
     pub(super) client: SocketAddr,
 }
 
-/// A listening port; dropping it closes the port and every connection on it.
+/// A listening port; dropping it closes the port and every connection on it, when the runtime next runs its tasks: the
+/// caller waits for a refusal rather than expecting it at once.
 #[derive(Debug)]
 pub struct Server {
     tasks: Vec<AbortHandle>,

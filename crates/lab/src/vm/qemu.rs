@@ -12,9 +12,12 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
+use nix::fcntl::{Flock, FlockArg};
+
 use super::initramfs;
 use super::job::{Job, Verdict};
 use super::kernel::Kernel;
+use crate::node::RUN_FOLDER;
 use crate::process;
 
 /// Step that failed around one boot.
@@ -63,9 +66,6 @@ pub(super) struct Machine {
     pub timeout: Duration,
 }
 
-/// Folder of runs: sockets need short paths.
-const RUN_FOLDER: &str = "/run/kube-router-lab";
-
 /// Boots `kernel`, does `job`, and returns the exit status of each step.
 pub(super) fn boot(kernel: &Kernel, machine: &Machine, job: &Job) -> Result<Vec<i32>, Error> {
     let deadline = Instant::now() + machine.timeout;
@@ -96,6 +96,8 @@ pub(super) fn boot(kernel: &Kernel, machine: &Machine, job: &Job) -> Result<Vec<
 /// Files of one boot.
 struct Run {
     folder: tempfile::TempDir,
+    /// Free once this process is gone: `lab clean` then takes the folder.
+    _lock: Flock<fs::File>,
 }
 
 impl Run {
@@ -111,7 +113,10 @@ impl Run {
             .map_err(io("write the initramfs"))?;
         let text = serde_json::to_string(job).map_err(|error| io("encode the job")(error.into()))?;
         fs::write(folder.path().join("job.json"), text).map_err(io("write the job"))?;
-        Ok(Self { folder })
+        let lock = fs::File::create(folder.path().join("lock")).map_err(io("lock the run folder"))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, errno)| io("lock the run folder")(errno.into()))?;
+        Ok(Self { folder, _lock: lock })
     }
 
     fn path(&self, name: &str) -> PathBuf {

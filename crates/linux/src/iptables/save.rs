@@ -33,6 +33,15 @@ pub fn tables(dump: &str) -> BTreeMap<FilterTable, Chains<'_>> {
     tables
 }
 
+/// A table whose rules the dump leaves out because iptables cannot express them; the program still succeeds.
+pub fn unreadable(dump: &str) -> Option<FilterTable> {
+    let named = |line: &str| {
+        let (name, _) = line.strip_prefix("# Table `")?.split_once("' is incompatible")?;
+        FilterTable::ALL.into_iter().find(|table| table.as_str() == name)
+    };
+    dump.lines().find_map(named)
+}
+
 /// Chains a dump declares, over every table including those left out by [`tables`].
 pub fn chain_names(dump: &str) -> impl Iterator<Item = &str> {
     dump.lines().filter_map(|line| line.strip_prefix(':')?.split(' ').next())
@@ -41,4 +50,28 @@ pub fn chain_names(dump: &str) -> impl Iterator<Item = &str> {
 /// Rules in a dump.
 pub fn rule_count(dump: &str) -> usize {
     dump.lines().filter(|line| line.starts_with("-A ")).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_belong_to_their_table_and_chain() {
+        let dump = "# x\n*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DROP\nCOMMIT\n\
+            *filter\n:INPUT ACCEPT [1:2]\n:A - [0:0]\n-A INPUT -j A\n-A A\n-A A -s 10.0.0.0/8 -j DROP\nCOMMIT\n";
+        let tables = tables(dump);
+        assert_eq!(tables.keys().collect::<Vec<_>>(), [&FilterTable::Filter]);
+        let filter = &tables[&FilterTable::Filter];
+        assert_eq!(filter["INPUT"], ["-j A"]);
+        assert_eq!(filter["A"], ["", "-s 10.0.0.0/8 -j DROP"]);
+        assert_eq!(chain_names(dump).collect::<Vec<_>>(), ["PREROUTING", "INPUT", "A"]);
+        assert_eq!((rule_count(dump), unreadable(dump)), (4, None));
+    }
+
+    #[test]
+    fn tables_left_out_are_noticed() {
+        assert_eq!(unreadable("# Table `nat' is incompatible, use 'nft' tool.\n"), Some(FilterTable::Nat));
+        assert_eq!(unreadable("# Table `raw' is incompatible, use 'nft' tool.\n"), None);
+    }
 }

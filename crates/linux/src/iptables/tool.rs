@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::restore::Failure;
 use super::save;
 use crate::command;
-use crate::row::Family;
+use crate::row::{Family, FilterTable};
 
 /// Seconds a legacy restore waits for the xtables lock; longer is the reconciler's to retry.
 const LOCK_WAIT: &str = "5";
@@ -49,6 +49,15 @@ pub enum Error {
     /// It did not run, or failed.
     #[error(transparent)]
     Run(#[from] command::Error),
+    /// Somebody wrote rules with `nft` into a table that iptables-nft shares, which iptables then cannot show. Taken
+    /// for empty, it would be written into again and again.
+    #[error("{program} cannot show table {}: it holds rules made by nft; move those to a table of another name", table.as_str())]
+    Unreadable {
+        /// Its name.
+        program: String,
+        /// The table.
+        table: FilterTable,
+    },
     /// It did not say its version.
     #[error("{program} --version printed no version: {said}")]
     Version {
@@ -127,7 +136,12 @@ impl Programs {
         if self.flavour == Flavour::Legacy && !legacy_tables_exist(family) {
             return Ok(String::new());
         }
-        output(&self.program(family, "save"), &[])
+        let program = self.program(family, "save");
+        let dump = output(&program, &[])?;
+        match save::unreadable(&dump) {
+            Some(table) => Err(Error::Unreadable { program, table }),
+            None => Ok(dump),
+        }
     }
 
     /// Runs one transaction, keeping whatever it does not mention.

@@ -50,7 +50,16 @@ impl<O> Default for Claims<O> {
 /// What replacing an owner's claims comes to.
 pub(super) struct Replaced {
     pub(super) wanted: Vec<(Key, Row)>,
-    pub(super) dropped: Vec<(Key, (u32, Box<[Key]>))>,
+    pub(super) dropped: Vec<Dropped>,
+}
+
+/// A claim an owner no longer makes.
+pub(super) struct Dropped {
+    pub(super) key: Key,
+    /// Number of the owner.
+    pub(super) owner: u32,
+    /// What the claim waited for.
+    pub(super) after: Box<[Key]>,
 }
 
 impl<O: Clone + Eq + Hash> Claims<O> {
@@ -88,7 +97,7 @@ impl<O: Clone + Eq + Hash> Claims<O> {
         let dropped = before
             .into_iter()
             .filter(|(key, _)| claims.binary_search_by(|claim| claim.key.cmp(key)).is_err())
-            .map(|(key, after)| (key, (id, after)))
+            .map(|(key, after)| Dropped { key, owner: id, after })
             .collect();
         if claims.is_empty() {
             self.forget(owner, id);

@@ -38,7 +38,7 @@ pub(super) enum Claimants {
     #[default]
     None,
     One(u32),
-    Many(Box<Vec<u32>>),
+    Many(Box<[u32]>),
 }
 
 impl Claimants {
@@ -60,11 +60,8 @@ impl Claimants {
         }
         *self = match std::mem::take(self) {
             Claimants::None => Claimants::One(id),
-            Claimants::One(first) => Claimants::Many(Box::new(vec![first, id])),
-            Claimants::Many(mut ids) => {
-                ids.push(id);
-                Claimants::Many(ids)
-            }
+            Claimants::One(first) => Claimants::Many(Box::new([first, id])),
+            Claimants::Many(ids) => Claimants::Many(ids.into_iter().chain([id]).collect()),
         };
     }
 
@@ -73,7 +70,7 @@ impl Claimants {
         *self = match left.as_slice() {
             [] => Claimants::None,
             [one] => Claimants::One(*one),
-            _ => Claimants::Many(Box::new(left)),
+            _ => Claimants::Many(left.into()),
         };
     }
 }

@@ -30,7 +30,7 @@ use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 pub use claims::Claim;
-use claims::Claims;
+use claims::{Claims, Dropped};
 use entry::Entry;
 pub use entry::Refused;
 
@@ -146,8 +146,8 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         for (key, row) in changes.wanted {
             self.want(key, row, owner);
         }
-        for (key, after) in changes.dropped {
-            self.unwant(&key, after);
+        for dropped in changes.dropped {
+            self.unwant(dropped);
         }
     }
 
@@ -253,9 +253,11 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
     /// moment are left to the next reading, which is requested.
     pub fn observed(&mut self, key: &Key, row: Option<Row>) {
         let lane = key.lane();
-        let in_flight = self.lanes.get(&lane).is_some_and(|state| state.in_flight.contains_key(key));
+        let in_flight = self.lanes.get(&lane).and_then(|state| state.in_flight.get(key));
         match self.entries.get(key) {
-            Some(_) if in_flight => self.request_read(lane),
+            // Not every notification says who caused it: this one may be about our own change.
+            Some(_) if in_flight == Some(&row) => {}
+            Some(_) if in_flight.is_some() => self.request_read(lane),
             Some(entry) if entry.actual != row => {
                 let gone = row.is_none();
                 self.count(key).drifted += 1;
@@ -371,7 +373,9 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         }
     }
 
-    fn unwant(&mut self, key: &Key, (owner, after): (u32, Box<[Key]>)) {
+    fn unwant(&mut self, dropped: Dropped) {
+        let Dropped { key, owner, after } = dropped;
+        let key = &key;
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.claimants.remove(owner);
         if entry.claimants.len() > 0 {

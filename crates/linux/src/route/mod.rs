@@ -9,6 +9,7 @@
 //!   queue, with metric 0. Removing an address removes that route only while its source is still the address
 //!   (IPv4), or while it is the very same route (IPv6). A route of ours in its place is left standing, so the two are
 //!   two rows, each removed for itself.
+//! - With the last IPv4 address of a link go all IPv4 routes over it, without a notification.
 //! - IPv6 cannot replace a metric 0 route: ours is written beside it (metric 1024), then the kernel's is removed.
 //! - IPv4 `NLM_F_REPLACE` replaces the first route of a prefix, even if it belongs to another link. So ours in table
 //!   local is put in front and the one it stands for is removed by its exact source: a virtual address that is also on

@@ -3,12 +3,12 @@
 //! Decided here: which rows a notification touches. What to do about it is the caller's: a row that is not desired any
 //! more, or is as desired, needs nothing.
 //!
-//! The kernel names the socket that caused a change for IPv4 addresses, routes of both families and rules, and since
-//! Linux 6.2 for links. It names none (port 0) for IPv6 addresses, and for what it does itself as a consequence. Changes
-//! by our own sockets are left out; those with port 0 are passed on.
+//! The kernel names the socket that caused a change for IPv4 addresses, routes of both families and rules. It names none
+//! (port 0) for IPv6 addresses, for most changes of links (which ones differs between kernels), and for what it does
+//! itself as a consequence. Changes by our own sockets are left out; those with port 0 are passed on, ours among them.
 //!
-//! The kernel does not say everything: IPv4 routes that go because their link goes down or is removed, or because their
-//! preferred source address is removed, go in silence. After [`Event::LinkGone`], [`Event::LinkChanged`] to down and
+//! The kernel does not say everything: IPv4 routes that go because their link goes down, is removed or loses its last
+//! IPv4 address, or because their preferred source address is removed, go in silence. After [`Event::LinkGone`], [`Event::LinkChanged`] to down and
 //! [`Event::AddressGone`] of an address that routes prefer, the caller should read anew.
 
 use std::collections::HashMap;

@@ -337,23 +337,20 @@ fn not_created(kind: &LinkKind, error: &Error) -> Refusal {
     refusal
 }
 
-/// Sets the hairpin mode; a row taken away leaves the kernel's default, off.
+/// Sets the hairpin mode. A row taken away leaves the mode as it is: whoever made the port may want it too (the CNI
+/// plugin's `hairpinMode`).
 fn change_hairpin(
     kernel: &mut Rtnetlink,
     change: &Change,
     links: &Links,
 ) -> Result<Result<(), Refusal>, Error> {
-    let Key::BridgePortHairpin(name) = &change.key else {
+    let (Key::BridgePortHairpin(name), Some(Row::BridgePortHairpin(on))) = (&change.key, &change.to) else {
         return Ok(Ok(()));
     };
-    let on = matches!(change.to, Some(Row::BridgePortHairpin(true)));
     let Some(port) = links.get(name) else {
-        return Ok(if change.to.is_none() { Ok(()) } else { Err(no_link(name)) });
+        return Ok(Err(no_link(name)));
     };
-    // A link that is no bridge port any more has no mode to take back.
-    let fulfilled: &[i32] =
-        if change.to.is_none() { &[libc::ENODEV, libc::EINVAL, libc::EOPNOTSUPP] } else { &[] };
-    let outcome = send(kernel, link::set_hairpin(port.index, on)?, fulfilled)?;
+    let outcome = send(kernel, link::set_hairpin(port.index, *on)?, &[])?;
     Ok(outcome.map_err(|error| refusal("setting hairpin mode of the bridge port", &error)))
 }
 

@@ -18,8 +18,7 @@ use serde::de::DeserializeOwned;
 use super::interner::Interner;
 use super::lenient::Lenient;
 use super::model::{Kind, Object, ObjectName, WatchEvent};
-use super::wire::Meta;
-use super::{model, wire};
+use super::wire::{self, Meta};
 use crate::objection::Objection;
 use reading::Reading;
 
@@ -71,31 +70,8 @@ pub trait Wire: DeserializeOwned + Clone + Send + Sync + 'static {
     /// `metadata`
     fn meta(&self) -> &Lenient<Meta>;
 
-    /// The object itself, given its metadata.
-    #[doc(hidden)]
-    fn body(self, meta: Meta, reading: &mut Reading<'_>) -> Result<Object, Unused>;
-
     /// Converts the object. O(its size).
-    fn convert(mut self, names: &mut Interner) -> Converted
-    where
-        Self: Sized,
-    {
-        let id = self.id(names);
-        let mut reading = Reading::new(Self::KIND, id, names);
-        let meta = reading.take("metadata", self.take_meta()).unwrap_or_default();
-        let object = if reading.id().name.is_empty() {
-            reading.object_to("metadata.name", "", "is empty", "the object is not used");
-            Err(Unused::Unusable)
-        } else {
-            self.body(meta, &mut reading)
-        };
-        let (id, objections) = reading.finish();
-        Converted { kind: Self::KIND, id, object, objections }
-    }
-
-    /// Takes `metadata` out.
-    #[doc(hidden)]
-    fn take_meta(&mut self) -> Lenient<Meta>;
+    fn convert(self, names: &mut Interner) -> Converted;
 
     /// Its namespace and name; empty if it has none.
     fn id(&self, names: &mut Interner) -> ObjectName {
@@ -111,9 +87,26 @@ pub trait Wire: DeserializeOwned + Clone + Send + Sync + 'static {
     }
 }
 
+/// What is common to all kinds: an object is its metadata, with at least a name, and a body.
+fn object(
+    mut reading: Reading<'_>,
+    meta: Lenient<Meta>,
+    body: impl FnOnce(Meta, &mut Reading<'_>) -> Result<Object, Unused>,
+) -> Converted {
+    let meta = reading.take("metadata", meta).unwrap_or_default();
+    let object = if reading.id().name.is_empty() {
+        reading.object_to("metadata.name", "", "is empty", "the object is not used");
+        Err(Unused::Unusable)
+    } else {
+        body(meta, &mut reading)
+    };
+    let (kind, id, objections) = reading.finish();
+    Converted { kind, id, object, objections }
+}
+
 /// Ties a wire type to its kind, its path and its conversion.
 macro_rules! kind {
-    ($kind:ident, $path:literal, $convert:path) => {
+    ($kind:ident, $path:literal, $body:path) => {
         impl Wire for wire::$kind {
             const KIND: Kind = Kind::$kind;
             const PATH: &'static str = $path;
@@ -122,12 +115,12 @@ macro_rules! kind {
                 &self.metadata
             }
 
-            fn take_meta(&mut self) -> Lenient<Meta> {
-                std::mem::take(&mut self.metadata)
-            }
-
-            fn body(self, meta: Meta, reading: &mut Reading<'_>) -> Result<model::Object, Unused> {
-                $convert(self, meta, reading).map(Object::$kind)
+            fn convert(mut self, names: &mut Interner) -> Converted {
+                let id = self.id(names);
+                let meta = std::mem::take(&mut self.metadata);
+                object(Reading::new(Kind::$kind, id, names), meta, |meta, reading| {
+                    $body(self, meta, reading).map(Object::$kind)
+                })
             }
         }
     };

@@ -13,9 +13,8 @@ use crate::kube::wire::{List, Meta, Text};
 use crate::objection::Objection;
 
 /// An object being read. Field paths are given as anything printable and are only printed for an objection.
-#[doc(hidden)]
 #[derive(Debug)]
-pub struct Reading<'a> {
+pub(super) struct Reading<'a> {
     kind: Kind,
     id: ObjectName,
     names: &'a mut Interner,
@@ -27,8 +26,8 @@ impl<'a> Reading<'a> {
         Reading { kind, id, names, objections: Vec::new() }
     }
 
-    pub(super) fn finish(self) -> (ObjectName, Vec<Objection>) {
-        (self.id, self.objections)
+    pub(super) fn finish(self) -> (Kind, ObjectName, Vec<Objection>) {
+        (self.kind, self.id, self.objections)
     }
 
     pub(super) fn id(&self) -> &ObjectName {
@@ -149,7 +148,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Seconds since 1970 of a timestamp in RFC 3339 form, with its milliseconds.
+    /// A time in RFC 3339 form.
     pub(super) fn time(&mut self, field: impl Display, text: &str) -> Option<k8s_openapi::jiff::Timestamp> {
         match text.parse() {
             Ok(time) => Some(time),

@@ -5,7 +5,7 @@ use linux::row::{Protocol, Scheduler};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::kube::model::{EndpointSlice, Node, Pod, Service};
+use crate::kube::model::{EndpointSlice, Node, Pod, Service, ServiceWishes};
 
 fn convert<W: Wire>(value: Value) -> Converted {
     serde_json::from_value::<W>(value)
@@ -74,7 +74,7 @@ fn a_service_is_read_whole() {
     assert_eq!(ports, [("http", Protocol::Tcp, 80, Some(30080)), ("dns", Protocol::Udp, 53, None)]);
     assert!(service.is_load_balancer && service.external_local && !service.internal_local);
     assert_eq!((service.affinity, service.health_check_port), (None, Some(30123)));
-    assert_eq!(service.wishes, model::ServiceWishes::default());
+    assert_eq!(service.wishes, ServiceWishes::default());
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! One attempt: a list, or a watch from a version, until the connection ends; and what its end means.
 
-use futures::TryStreamExt;
+use futures::{Stream, StreamExt};
 use kube::core::WatchEvent as Frame;
 use kube::core::params::{ListParams, WatchParams};
 use kube::core::{Request, Status};
+use tokio::time::timeout;
 
 use super::{NobodyListens, Watch, pause};
 use crate::kube::convert::Wire;
-use crate::kube::model::WatchEvent;
+use crate::kube::model::{Kind, WatchEvent};
 use crate::kube::wire::Page;
 
 /// What to do next.
@@ -22,23 +23,43 @@ pub(super) enum Step {
 /// How lists are got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Strategy {
-    /// As the first events of a watch (`sendInitialEvents`, Kubernetes 1.32 and newer with feature WatchList).
+    /// As the first events of a watch (`sendInitialEvents`, feature WatchList of the API server).
     Streaming,
     /// In pages.
     Paged,
 }
 
-/// How an attempt ended.
+/// How an attempt ended. The texts are for a person.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// The server ended the watch as it does every few minutes, or it was silent.
     Quietly,
+    /// It failed.
+    Failed(String),
+    /// It failed, and changes may have been missed.
+    Lost(String),
     /// The server no longer has the version to go on from.
     Expired,
     /// The server does not stream lists.
     NoStreaming,
-    /// It failed; why, for a person.
-    Failed(String),
+}
+
+impl Ended {
+    /// Why it failed, if it did.
+    pub(super) fn failure(&self) -> Option<&str> {
+        match self {
+            Ended::Failed(why) | Ended::Lost(why) => Some(why),
+            Ended::Quietly | Ended::Expired | Ended::NoStreaming => None,
+        }
+    }
+
+    /// What to do after it, given the version reached. Within a list none is: then only a new list helps.
+    fn then(&self, version: Option<String>) -> Step {
+        match self {
+            Ended::Quietly | Ended::Failed(_) => version.map_or(Step::List, Step::Resume),
+            Ended::Lost(_) | Ended::Expired | Ended::NoStreaming => Step::List,
+        }
+    }
 }
 
 type Outcome = Result<(Step, Ended), NobodyListens>;
@@ -48,15 +69,24 @@ const LIST_ENDS: &str = "k8s.io/initial-events-end";
 
 impl Watch {
     pub(super) async fn attempt<W: Wire>(&mut self, step: Step) -> Outcome {
-        match (step, self.strategy) {
-            (Step::Resume(version), _) => self.follow::<W>(Some(version)).await,
-            (Step::List, Strategy::Streaming) => self.follow::<W>(None).await,
-            (Step::List, Strategy::Paged) => self.list::<W>().await,
+        let mut version = match (step, self.strategy) {
+            (Step::Resume(version), _) => Some(version),
+            (Step::List, Strategy::Streaming) => None,
+            (Step::List, Strategy::Paged) => match self.list::<W>().await? {
+                Ok(version) => Some(version),
+                Err(ended) => return Ok((ended.then(None), ended)),
+            },
+        };
+        let ended = self.follow::<W>(&mut version).await?;
+        if ended == Ended::NoStreaming {
+            self.strategy = Strategy::Paged;
         }
+        Ok((ended.then(version), ended))
     }
 
-    /// A list in pages. Without a version it is a consistent read: as new as the moment it was asked for.
-    async fn list<W: Wire>(&mut self) -> Outcome {
+    /// A list in pages, and its version. Without asking for a version it is a consistent read: as new as the moment
+    /// it was asked for.
+    async fn list<W: Wire>(&mut self) -> Result<Result<String, Ended>, NobodyListens> {
         let mut params = ListParams {
             label_selector: self.selection.labels.clone(),
             field_selector: self.selection.fields.clone(),
@@ -65,38 +95,79 @@ impl Watch {
         };
         let mut begun = false;
         loop {
-            let request = match Request::new(W::PATH).list(&params) {
-                Ok(request) => request,
-                Err(error) => return Ok((Step::List, Ended::Failed(error.to_string()))),
-            };
-            let page = match self.client.request::<Page<W>>(request).await {
+            let page = match self.page::<W>(&params).await {
                 Ok(page) => page,
-                Err(error) => return Ok((Step::List, meaning(&error))),
+                Err(ended) => return Ok(Err(ended)),
             };
             self.mended().await?;
-            if !begun {
+            if !std::mem::replace(&mut begun, true) {
                 self.tell(WatchEvent::ListBegins(W::KIND)).await?;
-                begun = true;
             }
             for object in page.items.unwrap_or_default() {
                 self.tell_object(object).await?;
             }
             params.continue_token = page.metadata.next.found().filter(|next| !next.is_empty());
-            if params.continue_token.is_some() {
-                continue;
+            if params.continue_token.is_none() {
+                let version = page.metadata.resource_version.found().filter(|version| !version.is_empty());
+                let Some(version) = version else {
+                    return Ok(Err(Ended::Failed("the list has no resourceVersion".to_owned())));
+                };
+                self.list_ends(W::KIND).await?;
+                return Ok(Ok(version));
             }
-            return match page.metadata.resource_version.found().filter(|version| !version.is_empty()) {
-                Some(version) => {
-                    self.list_ends(W::KIND).await?;
-                    self.follow::<W>(Some(version)).await
-                }
-                None => Ok((Step::List, Ended::Failed("the list has no resourceVersion".to_owned()))),
-            };
         }
     }
 
-    /// A watch from `version`, or without one from the present state (a streaming list).
-    async fn follow<W: Wire>(&mut self, mut version: Option<String>) -> Outcome {
+    async fn page<W: Wire>(&self, params: &ListParams) -> Result<Page<W>, Ended> {
+        let request = Request::new(W::PATH).list(params).map_err(|error| Ended::Failed(error.to_string()))?;
+        match timeout(self.tuning.answer, self.client.request(request)).await {
+            Ok(answer) => answer.map_err(|error| meaning(&error)),
+            Err(_) => Err(self.no_answer()),
+        }
+    }
+
+    /// A watch from a version, or without one from the present state: a streaming list first. The version follows
+    /// what was told to the store.
+    async fn follow<W: Wire>(&mut self, version: &mut Option<String>) -> Result<Ended, NobodyListens> {
+        let mut frames = match self.open::<W>(version.as_deref()).await {
+            Ok(frames) => std::pin::pin!(frames),
+            Err(ended) => return Ok(ended),
+        };
+        self.mended().await?;
+        if version.is_none() {
+            self.tell(WatchEvent::ListBegins(W::KIND)).await?;
+        }
+        loop {
+            match self.next(&mut frames, version.is_none()).await {
+                Ok(Frame::Added(object) | Frame::Modified(object)) => {
+                    let reached = object.version().map(str::to_owned);
+                    self.tell_object(object).await?;
+                    advance(version, reached);
+                }
+                Ok(Frame::Deleted(object)) => {
+                    let id = object.id(&mut self.names);
+                    self.tell(WatchEvent::Deleted(W::KIND, id)).await?;
+                    advance(version, object.version().map(str::to_owned));
+                }
+                Ok(Frame::Bookmark(bookmark)) => {
+                    self.status.touch();
+                    if version.is_none() && bookmark.metadata.annotations.contains_key(LIST_ENDS) {
+                        self.list_ends(W::KIND).await?;
+                        *version = Some(String::new());
+                    }
+                    advance(version, Some(bookmark.metadata.resource_version));
+                }
+                Ok(Frame::Error(status)) => return Ok(refusal(&status)),
+                Err(ended) => return Ok(ended),
+            }
+        }
+    }
+
+    /// Starts a watch.
+    async fn open<W: Wire>(
+        &self,
+        version: Option<&str>,
+    ) -> Result<impl Stream<Item = kube::Result<Frame<W>>> + Send + use<W>, Ended> {
         let params = WatchParams {
             label_selector: self.selection.labels.clone(),
             field_selector: self.selection.fields.clone(),
@@ -104,71 +175,42 @@ impl Watch {
             bookmarks: true,
             send_initial_events: version.is_none(),
         };
-        // No version with sendInitialEvents is a consistent read; version 0 would be any past.
-        let request = match Request::new(W::PATH).watch(&params, version.as_deref().unwrap_or_default()) {
-            Ok(request) => request,
-            Err(error) => return Ok((go_on(version), Ended::Failed(error.to_string()))),
-        };
-        let mut frames = match self.client.request_events::<W>(request).await {
-            Ok(frames) => std::pin::pin!(frames),
-            Err(error) => return Ok(self.refused(version, &error)),
-        };
-        self.mended().await?;
-        if version.is_none() {
-            self.tell(WatchEvent::ListBegins(W::KIND)).await?;
-        }
-        loop {
-            let patience = if version.is_some() { self.tuning.silence } else { self.tuning.list_silence };
-            let frame = match tokio::time::timeout(patience, frames.try_next()).await {
-                Ok(Ok(Some(frame))) => frame,
-                Ok(Ok(None)) => return Ok((go_on(version), Ended::Quietly)),
-                // An event that cannot be read is a change that was missed: only a list makes it good.
-                Ok(Err(kube::Error::SerdeError(error))) => {
-                    return Ok((Step::List, Ended::Failed(format!("cannot read an event: {error}"))));
-                }
-                Ok(Err(error)) => return Ok((go_on(version), meaning(&error))),
-                Err(_) if version.is_none() => {
-                    self.strategy = Strategy::Paged;
-                    return Ok((Step::List, Ended::NoStreaming));
-                }
-                Err(_) => return Ok((go_on(version), Ended::Quietly)),
-            };
-            match frame {
-                Frame::Added(object) | Frame::Modified(object) => {
-                    advance(&mut version, object.version());
-                    self.tell_object(object).await?;
-                }
-                Frame::Deleted(object) => {
-                    advance(&mut version, object.version());
-                    let id = object.id(&mut self.names);
-                    self.tell(WatchEvent::Deleted(W::KIND, id)).await?;
-                }
-                Frame::Bookmark(bookmark) => {
-                    self.status.touch();
-                    if version.is_none() && bookmark.metadata.annotations.contains_key(LIST_ENDS) {
-                        self.list_ends(W::KIND).await?;
-                        version = Some(String::new());
-                    }
-                    advance(&mut version, Some(&bookmark.metadata.resource_version));
-                }
-                Frame::Error(status) => return Ok(interrupted(version, &status)),
-            }
+        // With sendInitialEvents no version is a consistent read; version 0 would be any past.
+        let request = Request::new(W::PATH).watch(&params, version.unwrap_or_default());
+        let request = request.map_err(|error| Ended::Failed(error.to_string()))?;
+        match timeout(self.tuning.answer, self.client.request_events(request)).await {
+            Ok(Ok(frames)) => Ok(frames),
+            Ok(Err(kube::Error::Api(status))) if unsupported(&status) => Err(match version {
+                None => Ended::NoStreaming,
+                Some(_) => Ended::Lost(text(&status)),
+            }),
+            Ok(Err(error)) => Err(meaning(&error)),
+            Err(_) => Err(self.no_answer()),
         }
     }
 
-    /// The server did not start the watch.
-    fn refused(&mut self, version: Option<String>, error: &kube::Error) -> (Step, Ended) {
-        let ended = meaning(error);
-        match (version, error) {
-            (None, kube::Error::Api(status)) if unsupported(status) => {
-                self.strategy = Strategy::Paged;
-                (Step::List, Ended::NoStreaming)
+    /// The next frame of a watch, or how it ended.
+    async fn next<W: Wire>(
+        &self,
+        frames: &mut (impl Stream<Item = kube::Result<Frame<W>>> + Unpin),
+        in_list: bool,
+    ) -> Result<Frame<W>, Ended> {
+        let patience = if in_list { self.tuning.list_silence } else { self.tuning.silence };
+        match timeout(patience, frames.next()).await {
+            Ok(Some(Ok(frame))) => Ok(frame),
+            Ok(None) => Err(Ended::Quietly),
+            // A change that cannot be read was missed.
+            Ok(Some(Err(kube::Error::SerdeError(error)))) => {
+                Err(Ended::Lost(format!("cannot read an event: {error}")))
             }
-            (Some(_), kube::Error::Api(status)) if unsupported(status) || ahead(status) => {
-                (Step::List, ended)
-            }
-            (version, _) => (if ended == Ended::Expired { Step::List } else { go_on(version) }, ended),
+            Ok(Some(Err(error))) => Err(meaning(&error)),
+            Err(_) if in_list => Err(Ended::NoStreaming),
+            Err(_) => Err(Ended::Quietly),
         }
+    }
+
+    fn no_answer(&self) -> Ended {
+        Ended::Failed(format!("the API server did not answer within {:?}", self.tuning.answer))
     }
 
     async fn tell_object<W: Wire>(&mut self, object: W) -> Result<(), NobodyListens> {
@@ -176,39 +218,51 @@ impl Watch {
         self.tell(event).await
     }
 
-    async fn list_ends(&mut self, kind: crate::kube::model::Kind) -> Result<(), NobodyListens> {
+    async fn list_ends(&mut self, kind: Kind) -> Result<(), NobodyListens> {
         self.names.sweep();
         self.tell(WatchEvent::ListEnds(kind)).await
     }
 }
 
-/// Goes on from a version if there is one: within a streaming list there is none.
-fn go_on(version: Option<String>) -> Step {
-    version.map_or(Step::List, Step::Resume)
-}
-
 /// Within a streaming list the versions of objects are in no order and lead nowhere.
-fn advance(version: &mut Option<String>, to: Option<&str>) {
-    if let (Some(version), Some(to)) = (version.as_mut(), to.filter(|to| !to.is_empty())) {
-        to.clone_into(version);
+fn advance(version: &mut Option<String>, reached: Option<String>) {
+    if let (Some(version), Some(reached)) = (version.as_mut(), reached.filter(|reached| !reached.is_empty()))
+    {
+        *version = reached;
     }
-}
-
-/// The server sent an error instead of an event; the watch is over.
-fn interrupted(version: Option<String>, status: &Status) -> (Step, Ended) {
-    if expired(status) {
-        return (Step::List, Ended::Expired);
-    }
-    let step = if ahead(status) { Step::List } else { go_on(version) };
-    (step, Ended::Failed(text(status)))
 }
 
 fn meaning(error: &kube::Error) -> Ended {
     match error {
-        kube::Error::Api(status) if expired(status) => Ended::Expired,
-        kube::Error::Api(status) => Ended::Failed(text(status)),
+        kube::Error::Api(status) => refusal(status),
         other => Ended::Failed(chain(other)),
     }
+}
+
+fn refusal(status: &Status) -> Ended {
+    if status.code == 410 || matches!(status.reason.as_str(), "Expired" | "Gone") {
+        Ended::Expired
+    } else if ahead(status) {
+        Ended::Lost(text(status))
+    } else {
+        Ended::Failed(text(status))
+    }
+}
+
+/// A request that this server will never take, as opposed to: not now (408, 429), not from us (401, 403).
+fn unsupported(status: &Status) -> bool {
+    (400..500).contains(&status.code) && !matches!(status.code, 401 | 403 | 408 | 410 | 429)
+}
+
+/// Our version is ahead of the server's: it was restored from a backup.
+fn ahead(status: &Status) -> bool {
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    status.message.contains("Too large resource version")
+        || causes.any(|cause| cause.reason == "ResourceVersionTooLarge")
+}
+
+fn text(status: &Status) -> String {
+    format!("the API server answered {} {}: {}", status.code, status.reason, status.message)
 }
 
 /// An error with its causes; those of kube alone say little ("ServiceError: client error (Connect)").
@@ -224,24 +278,4 @@ fn chain(error: &kube::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-fn text(status: &Status) -> String {
-    format!("the API server answered {} {}: {}", status.code, status.reason, status.message)
-}
-
-fn expired(status: &Status) -> bool {
-    status.code == 410 || matches!(status.reason.as_str(), "Expired" | "Gone")
-}
-
-/// A request that this server will never take, as opposed to: not now (408, 429), not from us (401, 403).
-fn unsupported(status: &Status) -> bool {
-    (400..500).contains(&status.code) && !matches!(status.code, 401 | 403 | 408 | 410 | 429)
-}
-
-/// Our version is ahead of the server's: it was restored from a backup.
-fn ahead(status: &Status) -> bool {
-    let causes = status.details.iter().flat_map(|details| &details.causes);
-    status.message.contains("Too large resource version")
-        || causes.into_iter().any(|cause| cause.reason == "ResourceVersionTooLarge")
 }

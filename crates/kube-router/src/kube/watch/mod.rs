@@ -1,7 +1,7 @@
 //! Watches: one task per kind tells the store what the API server says, for as long as somebody listens.
 //!
 //! What a watch promises: a list begins, names objects, ends; then changes follow, each once or more, in the server's
-//! order. A broken connection is taken up where it ended ([`Step::Resume`]); only a version that the server no longer
+//! order. A broken connection is taken up where it ended; only a version that the server no longer
 //! has makes a new list. While the server is away nothing is said about objects, so nothing is forgotten.
 //!
 //! Why not `kube::runtime::watcher`: its streaming list starts at `resourceVersion=0`, which lets a stale API server
@@ -69,6 +69,8 @@ pub struct Tuning {
     pub page_size: u32,
     /// Shortest and longest pause after a failure; it doubles in between, and a random half of it is taken off.
     pub pause: (Duration, Duration),
+    /// Longest wait for the answer to a request; kube itself sets no bound.
+    pub answer: Duration,
     /// A watch on which nothing arrives for so long is dead or might be; it is resumed. Servers send a bookmark
     /// about once a minute.
     pub silence: Duration,
@@ -84,11 +86,19 @@ impl Default for Tuning {
             start_within: Duration::from_millis(200),
             page_size: 500,
             pause: (Duration::from_millis(500), Duration::from_secs(30)),
+            answer: Duration::from_secs(60),
             silence: Duration::from_secs(150),
             list_silence: Duration::from_secs(30),
             repeat: Duration::from_secs(60),
         }
     }
+}
+
+/// A client fit for watches. By itself kube repeats requests answered by 429, 503 or 504 without a word, with pauses
+/// of up to minutes; a watch makes its own pauses and says what it waits for.
+pub fn client(mut config: kube::Config) -> Result<Client, kube::Error> {
+    config.default_retry = false;
+    Client::try_from(config)
 }
 
 /// Starts a watch. It ends when the receiver of `events` is gone; until then it waits whenever the receiver is slow.
@@ -159,17 +169,21 @@ impl Watch {
                 Ok(outcome) => outcome,
                 Err(NobodyListens) => return NobodyListens,
             };
-            if began.elapsed() >= SHORT {
+            let lasted = began.elapsed() >= SHORT;
+            if lasted {
                 self.pause.reset();
             }
-            let lasted = began.elapsed() >= SHORT;
-            if let Ended::Failed(why) = &ended
+            if let Some(why) = ended.failure()
                 && self.report(why).await.is_err()
             {
                 return NobodyListens;
             }
-            let fell_back = matches!(ended, Ended::NoStreaming);
-            if !fell_back && !(lasted && matches!(ended, Ended::Quietly)) {
+            let at_once = match ended {
+                Ended::NoStreaming => true,
+                Ended::Quietly => lasted,
+                Ended::Expired | Ended::Failed(_) | Ended::Lost(_) => false,
+            };
+            if !at_once {
                 tokio::time::sleep(self.pause.next()).await;
             }
             step = next;

@@ -33,7 +33,7 @@ impl WatchStatus {
         self.kind
     }
 
-    /// A complete list was sent to the store, ever.
+    /// A complete list was received, ever. Whether the store has it yet, the store knows.
     pub fn synced(&self) -> bool {
         self.synced.load(Ordering::Relaxed)
     }

@@ -29,9 +29,15 @@ const BATCH: usize = 500;
 /// The real server picks 30 to 60 minutes for clients that name no timeout.
 const DEFAULT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(45 * 60);
 
-/// Starts the stream, or refuses with a `Status` before it starts.
+/// Starts the stream, or refuses with a `Status` before it starts. A version that is too old is told inside the
+/// stream, as by the real server's watch cache, unless the test wants it as an HTTP status.
 pub(super) fn watch(shared: &Arc<Shared>, objects: &Objects, call: &Call) -> Result<Response, ApiError> {
-    let watch = Watch::start(shared, objects, call)?;
+    let watch = match Watch::start(shared, objects, call) {
+        Err(gone @ ApiError::Expired(_)) if !shared.switches.gone_as_status() => {
+            return Ok(json_response(StatusCode::OK, error_event(&gone)));
+        }
+        started => started?,
+    };
     let body = stream::unfold(watch, |mut watch| async move {
         let chunk = watch.next().await?;
         Some((Ok::<_, std::convert::Infallible>(chunk), watch))

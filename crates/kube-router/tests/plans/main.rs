@@ -1,0 +1,12 @@
+//! The service proxy's plans from the outside: cluster objects in, rows out.
+//!
+//! [`golden`] holds whole rows against files a person can read, [`properties`] any order of events against planning
+//! from scratch, [`orders`] what may be in the kernel without what, [`ownership`] whose a leftover is. The kernel has
+//! no part in any of it.
+
+mod cluster;
+mod golden;
+mod orders;
+mod ownership;
+mod properties;
+mod text;
