@@ -32,7 +32,7 @@ pub(super) fn watch(own: OwnPorts, core: Sender<Input>) -> Result<(), LaneError>
         if concerns_facts(&notice) {
             let _ = wake.send(());
         }
-        if let Some(input) = foreign_change(&notice) {
+        for input in foreign_change(&notice) {
             let _ = reports.blocking_send(input);
         }
     });
@@ -75,20 +75,22 @@ fn concerns_facts(notice: &Notice) -> bool {
     }
 }
 
-/// What somebody else's change means for our rows. Our own changes do not get here.
-fn foreign_change(notice: &Notice) -> Option<Input> {
-    match &notice.event {
-        Event::AddressGone { .. } | Event::RouteGone { .. } | Event::RuleGone { .. } => {
-            Some(Input::Changed(notice.event.touched().into_iter().map(|key| (key, None)).collect()))
-        }
+/// What somebody else's change means for our rows. Most of our own changes do not get here; the kernel does not say of
+/// IPv6 addresses who changed them.
+fn foreign_change(notice: &Notice) -> Vec<Input> {
+    let event = &notice.event;
+    let gone = || Input::Changed(event.touched().into_iter().map(|key| (key, None)).collect());
+    let reread = || Input::Reread(LaneName::Route);
+    match event {
+        // With the last IPv4 address of a link all its routes go, and no notification says so.
+        Event::AddressGone { net, .. } if net.addr().is_ipv4() => vec![gone(), reread()],
+        Event::AddressGone { .. } | Event::RouteGone { .. } | Event::RuleGone { .. } => vec![gone()],
         Event::LinkGone { name } | Event::LinkChanged { name, .. } if **name == *names::link::DUMMY => {
-            Some(Input::Reread(LaneName::Route))
+            vec![reread()]
         }
-        Event::LinkChanged { master: Some(master), .. } if **master == *names::link::BRIDGE => {
-            Some(Input::Reread(LaneName::Route))
-        }
-        Event::RouteReplaced { .. } | Event::Lost => Some(Input::Reread(LaneName::Route)),
-        _ => None,
+        Event::LinkChanged { master: Some(master), .. } if **master == *names::link::BRIDGE => vec![reread()],
+        Event::RouteReplaced { .. } | Event::Lost => vec![reread()],
+        _ => Vec::new(),
     }
 }
 

@@ -214,12 +214,10 @@ impl Core {
         }
     }
 
-    /// The settings of reverse path filters are taken as they were at the start: later readings show our own values.
+    /// The setting of a reverse path filter is taken as it was when first seen: later readings show our own values.
     fn take_facts(&mut self, mut facts: Facts) {
         facts.random_fully = self.node.facts.random_fully;
-        if !self.node.facts.rp_filter.is_empty() {
-            facts.rp_filter = self.node.facts.rp_filter.clone();
-        }
+        facts.rp_filter.extend(self.node.facts.rp_filter.clone());
         let before = std::mem::replace(&mut self.node.facts, facts);
         if !self.planning {
             return;
@@ -249,9 +247,9 @@ impl Core {
         self.services.pods_changed(&dirty.pods, inputs);
         if dirty.own_node {
             self.replan_everything();
-            return;
         }
         for id in &dirty.services {
+            let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
             let found = self.services.service_changed(id, inputs);
             self.objections.report(&id.of_kind(Kind::Service), found);
         }
@@ -335,6 +333,9 @@ impl Core {
             self.reporter.started(*name, &job);
             // A lane thread that is gone leaves its job unanswered; its beat turns /healthz red.
             lane.start(job);
+        }
+        if !self.reconciler.is_busy(LaneName::Ipvs) {
+            self.reporter.nothing_due();
         }
         for notice in self.reconciler.take_notices() {
             self.reporter.notice(&notice);

@@ -75,6 +75,11 @@ impl Reporter {
         }
     }
 
+    /// IPVS has nothing to do: what changed was no row of it.
+    pub(super) fn nothing_due(&mut self) {
+        self.due.clear();
+    }
+
     pub(super) fn rejected(&self, objects: usize) {
         self.metrics.rejected_objects.set(i64::try_from(objects).unwrap_or(i64::MAX));
     }
