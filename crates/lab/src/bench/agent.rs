@@ -44,7 +44,6 @@ impl Agent {
             .arg(format!("--master=http://{}", world.address))
             .arg(format!("--hostname-override={}", objects::NODE))
             .args(["--run-service-proxy=true", "--run-firewall=false", "--run-router=false"])
-            .args(std::env::var("LAB_V").ok())
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(errors);
@@ -123,7 +122,7 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        //let _ = fs::remove_file(&self.log);
+        let _ = fs::remove_file(&self.log);
     }
 }
 

@@ -1,6 +1,5 @@
 //! One endpoint replaced: from the watch event to the row in the kernel, and what it costs in requests.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -9,13 +8,15 @@ use linux::row::{Protocol, VirtualServerKey};
 
 use super::agent::Agent;
 use super::report::{Line, milliseconds, percentile};
-use super::trace::Trace;
+use super::trace::{Counts, Trace};
 use super::world::World;
 use super::{Error, Lab, objects};
 use crate::api_server::{Handle, Resource};
 
 /// Changes whose requests are counted, apart from those that are timed: counting is not free.
 const COUNTED: usize = 20;
+/// Most countings until none has an audit in it: audits are a minute apart.
+const COUNTINGS: usize = 3;
 /// Most kernel-writing requests for one change.
 const REQUESTS: u64 = 3;
 /// Most that the larger cluster may take, in terms of the smaller one.
@@ -42,15 +43,10 @@ pub(super) fn measure(
 ) -> Result<Changed, Error> {
     let services = world.services;
     lab.say(format!("one change: {changes} changes at {services} services"));
-    let timed = spread(services, changes, 0);
-    let counted = spread(services, COUNTED, changes);
+    let chosen = spread(services, changes + COUNTED * COUNTINGS);
+    let (timed, counted) = chosen.split_at(changes.min(chosen.len()));
     let mut latencies = replace(world, timed, endpoints)?;
-    let trace = Trace::start()?;
-    let threads = agent.threads()?;
-    replace(world, counted, endpoints)?;
-    // The last change's other requests are behind its row; so is what only happens after a while.
-    std::thread::sleep(Duration::from_secs(1));
-    let counts = trace.stop(agent.pid(), &threads)?;
+    let counts = count(world, agent, endpoints, counted)?;
     latencies.sort();
     let (median, slowest) = (percentile(&latencies, 50), percentile(&latencies, 99));
     let what = |text: &str| format!("one endpoint replaced, {services} services: {text}");
@@ -82,16 +78,33 @@ pub(super) fn measure(
     Ok(Changed { lines, median })
 }
 
-/// `count` Services spread over all, starting from the `skip`th.
-fn spread(services: usize, count: usize, skip: usize) -> Vec<usize> {
-    let step = (services / (count + skip + 1)).max(1);
-    let chosen: BTreeSet<usize> = (skip..skip + count).map(|number| (number * step) % services.max(1)).collect();
-    chosen.into_iter().collect()
+/// What [`COUNTED`] changes cost. An audit in between reads everything and starts `iptables-save`, a change does neither:
+/// when something was read, others are changed and counted anew.
+fn count(world: &World, agent: &Agent, endpoints: usize, services: &[usize]) -> Result<Counts, Error> {
+    let mut counts = Counts::default();
+    for services in services.chunks(COUNTED) {
+        let trace = Trace::start()?;
+        let threads = agent.threads()?;
+        replace(world, services, endpoints)?;
+        // The last change's other requests are behind its row; so is what only happens after a while.
+        std::thread::sleep(Duration::from_secs(1));
+        counts = trace.stop(agent.pid(), &threads)?;
+        if counts.reads == 0 {
+            break;
+        }
+    }
+    Ok(counts)
+}
+
+/// `count` Services spread evenly over all of them.
+fn spread(services: usize, count: usize) -> Vec<usize> {
+    let step = (services / count.max(1)).max(1);
+    (0..services).step_by(step).take(count).collect()
 }
 
 /// Replaces the last endpoint of each of these Services, one after the other; the time each took.
-fn replace(world: &World, of: Vec<usize>, endpoints: usize) -> Result<Vec<Duration>, Error> {
-    let handle = world.handle();
+fn replace(world: &World, of: &[usize], endpoints: usize) -> Result<Vec<Duration>, Error> {
+    let (handle, of) = (world.handle(), of.to_vec());
     let work = move || -> Result<Vec<Duration>, Error> {
         let mut kernel = Connections::open().map_err(|error| Error::Ipvs(error.to_string()))?;
         of.iter().map(|index| replace_one(&handle, &mut kernel, *index, endpoints)).collect()
@@ -137,9 +150,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timed_and_counted_services_are_different_ones() {
-        let (timed, counted) = (spread(1000, 200, 0), spread(1000, 20, 200));
-        assert_eq!((timed.len(), counted.len()), (200, 20));
-        assert!(counted.iter().all(|index| !timed.contains(index)), "{counted:?}");
+    fn no_service_is_chosen_twice() {
+        for (services, count) in [(200, 160), (1_000, 260), (10_000, 260)] {
+            let mut chosen = spread(services, count);
+            assert_eq!(chosen.len(), count);
+            chosen.dedup();
+            assert_eq!(chosen.len(), count);
+            assert!(chosen.iter().all(|index| *index < services));
+        }
     }
 }
