@@ -3,6 +3,14 @@
 //! kubectl is found on PATH, or named by KUBECTL (Debian 12's is 1.20; newer ones must work too). Without one
 //! these tests fail.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's helpers fail by panicking, too"
+)]
+
 use std::net::SocketAddr;
 use std::process::{Output, Stdio};
 use std::time::Duration;

@@ -2,6 +2,14 @@
 //!
 //! A watcher is taken to work when the mirror it feeds converges on the store's objects.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's helpers fail by panicking, too"
+)]
+
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
@@ -109,10 +117,20 @@ impl Mirror {
         let read = async {
             while self.lists < count {
                 let event = self.events.next().await.unwrap();
+                let failed = event.is_err();
                 self.take(event);
+                if failed {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
             }
         };
-        timeout(BOUND, read).await.expect("the watcher does not list again");
+        timeout(BOUND, read).await.unwrap_or_else(|_| {
+            panic!(
+                "{} lists; last errors {:?}",
+                self.lists,
+                self.errors.iter().rev().take(3).collect::<Vec<_>>()
+            )
+        });
         self.converges().await;
     }
 
@@ -204,13 +222,18 @@ async fn gone_can_be_an_http_status() {
     mirror.set("m5", "c");
     mirror.faults.compact();
     mirror.faults.set_availability(Availability::Serving);
-    let mut code = 0;
-    while code != 410 {
-        let event = timeout(BOUND, mirror.events.next()).await.expect("no 410").unwrap();
-        if let Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) = event {
-            code = status.code;
+    let gone = async {
+        while let Some(event) = mirror.events.next().await {
+            match event {
+                Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) if status.code == 410 => {
+                    return;
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Ok(_) => {}
+            }
         }
-    }
+    };
+    timeout(BOUND, gone).await.expect("no 410");
 }
 
 async fn lists_again_after_compaction(config: watcher::Config) {
@@ -295,4 +318,26 @@ async fn a_hanging_server_answers_when_it_is_back() {
     assert!(silence.is_err(), "{silence:?}");
     mirror.faults.set_availability(Availability::Serving);
     mirror.converges().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_comes_and_goes_with_its_labels() {
+    let mut mirror = Mirror::start(1000, list_watch().labels("tier=front")).await;
+    mirror.set("a", "1");
+    let label = |mirror: &Mirror, tier: &str| {
+        let patch = json!({"metadata": {"labels": {"tier": tier}}});
+        mirror.handle.patch(Resource::ConfigMaps, None, "a", &patch).unwrap();
+    };
+    let event = timeout(BOUND, mirror.events.next()).await.unwrap().unwrap();
+    assert!(matches!(event, Ok(Event::Init)), "{event:?}");
+    let event = timeout(BOUND, mirror.events.next()).await.unwrap().unwrap();
+    assert!(matches!(event, Ok(Event::InitDone)), "{event:?}");
+    for tier in ["front", "back", "front"] {
+        label(&mirror, tier);
+        let event = timeout(BOUND, mirror.events.next()).await.unwrap().unwrap().unwrap();
+        match (tier, event) {
+            ("front", Event::Apply(_)) | ("back", Event::Delete(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -253,6 +253,10 @@ impl Core {
             let found = self.services.service_changed(id, inputs);
             self.objections.report(&id.of_kind(Kind::Service), found);
         }
+        let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
+        for (id, found) in self.services.take_rivals(inputs) {
+            self.objections.report(&id.of_kind(Kind::Service), found);
+        }
         self.reporter.due(&dirty.services, &self.store);
         let stand = self.objections.objects() + self.store.objections().objects();
         self.reporter.rejected(stand);
@@ -321,11 +325,7 @@ impl Core {
             LaneName::ALL.iter().for_each(|lane| self.reconciler.request_read(*lane));
         }
         for (name, (lane, beat)) in &self.lanes {
-            // Whose a virtual server is can be told only with the ledger, which the other lanes read.
-            let ledger_unread = *name == LaneName::Ipvs
-                && !(self.reconciler.is_adopted(LaneName::Route)
-                    && self.reconciler.is_adopted(LaneName::Firewall));
-            if ledger_unread {
+            if *name == LaneName::Ipvs && !self.ledger_is_read() {
                 continue;
             }
             let Some(job) = self.reconciler.next_job(*name, now) else { continue };
@@ -343,6 +343,12 @@ impl Core {
         if self.planning && self.reconciler.is_settled() {
             self.ready.done();
         }
+    }
+
+    /// Whose a virtual server is can be told only with what the other lanes read, and with the node's addresses.
+    fn ledger_is_read(&self) -> bool {
+        let lanes = [LaneName::Route, LaneName::Firewall];
+        lanes.iter().all(|lane| self.reconciler.is_adopted(*lane)) && !self.node.facts.addresses.is_empty()
     }
 
     fn next_deadline(&self) -> Instant {

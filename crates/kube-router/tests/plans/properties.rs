@@ -70,7 +70,7 @@ fn slice(number: u8, of: u8, shape: u16) -> Object {
         ready: shape & (1 << (bit + 4)) == 0,
         serving: shape & (1 << (bit + 8)) == 0,
         terminating: shape & (1 << (bit + 4)) != 0,
-        node: Some(if bit % 2 == 0 { HERE.into() } else { "there".into() }),
+        node: Some(if bit.is_multiple_of(2) { HERE.into() } else { "there".into() }),
         pod: None,
     };
     let port = |name: &str, protocol, port| EndpointPort { name: name.into(), protocol, port };

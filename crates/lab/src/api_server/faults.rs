@@ -74,6 +74,10 @@ impl Switches {
         self.availability.subscribe()
     }
 
+    fn is_refusing(&self) -> bool {
+        *self.availability.borrow() == Availability::Refusing
+    }
+
     pub(crate) fn interruptions(&self) -> watch::Receiver<Interruptions> {
         self.interruptions.subscribe()
     }
@@ -141,11 +145,13 @@ impl Faults {
 
     /// Serves, hangs or refuses from now on. In effect on return.
     pub fn set_availability(&self, availability: Availability) {
+        // Open before those waiting for it are told, closed after.
+        if availability != Availability::Refusing && self.shared.switches.is_refusing() {
+            self.listeners.reopen();
+        }
         let before = self.shared.switches.availability.send_replace(availability);
-        match (before == Availability::Refusing, availability == Availability::Refusing) {
-            (false, true) => self.listeners.close(),
-            (true, false) => self.listeners.reopen(),
-            _ => {}
+        if availability == Availability::Refusing && before != Availability::Refusing {
+            self.listeners.close();
         }
     }
 

@@ -5,14 +5,14 @@
 //! can switch it, and no other program can take the port in between.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -26,6 +26,8 @@ const BACKLOG: i32 = 1024;
 pub(crate) struct Listeners {
     sockets: Mutex<Vec<Arc<TcpListener>>>,
     cut: Mutex<CancellationToken>,
+    /// How often the sockets have been closed.
+    closings: watch::Sender<u64>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -33,15 +35,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Listeners {
-    /// Adds a socket and returns what `axum::serve` accepts from.
+    /// Adds a non-blocking socket and returns what `axum::serve` accepts from.
     pub(crate) fn add(
         self: &Arc<Self>,
         socket: TcpListener,
         availability: watch::Receiver<Availability>,
-    ) -> Accepting {
+    ) -> io::Result<Accepting> {
+        let registered = register(&socket)?;
         let socket = Arc::new(socket);
         lock(&self.sockets).push(socket.clone());
-        Accepting { socket, listeners: self.clone(), availability }
+        let closings = self.closings.subscribe();
+        Ok(Accepting {
+            socket,
+            registered: Some(registered),
+            listeners: self.clone(),
+            availability,
+            closings,
+        })
     }
 
     /// The bound addresses, in the order added.
@@ -52,10 +62,11 @@ impl Listeners {
     /// Refuses new connections and cuts the open ones.
     pub(crate) fn close(&self) {
         for socket in lock(&self.sockets).iter() {
-            if let Err(error) = SockRef::from(socket.as_ref()).shutdown(Shutdown::Read) {
+            if let Err(error) = close(socket) {
                 tracing::warn!(%error, "cannot close a listener");
             }
         }
+        self.closings.send_modify(|closings| *closings += 1);
         self.cut();
     }
 
@@ -74,11 +85,53 @@ impl Listeners {
     }
 }
 
+/// A port the kernel chose is given back by `shutdown` (only a port asked for is locked to its socket, Linux
+/// `SOCK_BINDPORT_LOCK`): it is asked for again at once.
+fn close(socket: &TcpListener) -> io::Result<()> {
+    let address = socket.local_addr()?;
+    SockRef::from(socket).shutdown(Shutdown::Read)?;
+    match SockRef::from(socket).bind(&address.into()) {
+        // Still bound, as it should be.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        bound => bound,
+    }
+}
+
+fn register(socket: &TcpListener) -> io::Result<tokio::net::TcpListener> {
+    tokio::net::TcpListener::from_std(socket.try_clone()?)
+}
+
 /// One listening socket, as `axum::serve` wants it.
 pub(crate) struct Accepting {
     socket: Arc<TcpListener>,
+    /// The socket in the runtime's poll set. A closed listener stays "hung up" there for ever, so it is registered
+    /// anew when it is open again.
+    registered: Option<tokio::net::TcpListener>,
     listeners: Arc<Listeners>,
     availability: watch::Receiver<Availability>,
+    closings: watch::Receiver<u64>,
+}
+
+impl Accepting {
+    async fn accept_once(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        if self.registered.is_none() {
+            self.registered = Some(register(&self.socket)?);
+        }
+        match &self.registered {
+            Some(registered) => registered.accept().await,
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Leaves the poll set until connections are wanted again.
+    async fn wait_until_open(&mut self) {
+        self.registered = None;
+        let open = |availability: &Availability| *availability != Availability::Refusing;
+        if self.availability.wait_for(open).await.is_err() {
+            // The server is being dropped, and this task with it.
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 impl axum::serve::Listener for Accepting {
@@ -86,9 +139,18 @@ impl axum::serve::Listener for Accepting {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
+        let mut closings = self.closings.clone();
         loop {
-            // A closed listener fails here at once; the wait below ends when it is open again.
-            match self.socket.accept().await {
+            let accepted = tokio::select! {
+                biased;
+                _ = closings.changed() => {
+                    self.closings = closings.clone();
+                    self.wait_until_open().await;
+                    continue;
+                }
+                accepted = self.accept_once() => accepted,
+            };
+            match accepted {
                 Ok((stream, address)) => {
                     // Watch events are small and must not wait for the acknowledgement of the one before.
                     let _ = stream.set_nodelay(true);
@@ -96,13 +158,9 @@ impl axum::serve::Listener for Accepting {
                     return (Connection { stream, cut }, address);
                 }
                 Err(error) => {
-                    let open = |availability: &Availability| *availability != Availability::Refusing;
-                    if open(&self.availability.borrow()) {
-                        tracing::debug!(%error, "accept");
-                        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-                    } else if self.availability.wait_for(open).await.is_err() {
-                        std::future::pending::<()>().await;
-                    }
+                    tracing::debug!(%error, "accept");
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                    self.wait_until_open().await;
                 }
             }
         }

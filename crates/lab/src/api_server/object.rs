@@ -89,6 +89,11 @@ pub(crate) fn child<'a>(value: &'a mut Value, key: &str) -> &'a mut Value {
     slot
 }
 
+/// Sets `key`.
+pub(crate) fn set(object: &mut Value, key: &str, value: impl Into<Value>) {
+    fields(object).insert(key.to_owned(), value.into());
+}
+
 /// Sets `metadata.<key>`.
 pub(crate) fn set_metadata(object: &mut Value, key: &str, value: Value) {
     fields(child(object, "metadata")).insert(key.to_owned(), value);

@@ -92,8 +92,8 @@ impl ApiServer {
     pub fn add_listener(&self, listener: TcpListener) -> Result<SocketAddr, Error> {
         let address = listener.local_addr().map_err(Error::Listener)?;
         listener.set_nonblocking(true).map_err(Error::Listener)?;
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(Error::Listener)?;
-        let accepting = self.listeners.add(listener, self.shared.switches.availability());
+        let accepting =
+            self.listeners.add(listener, self.shared.switches.availability()).map_err(Error::Listener)?;
         let router = http::router(self.shared.clone());
         self.keep([tokio::spawn(async move {
             if let Err(error) = axum::serve(accepting, router).await {

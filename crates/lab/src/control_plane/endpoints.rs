@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::pods::{addresses, has_ended, is_ready};
-use crate::api_server::object::{at, items, name, name_suffix, namespace, random, text, uid};
+use crate::api_server::object::{
+    at, is_deleting, items, name, name_suffix, namespace, random, set, text, uid,
+};
 
 /// `endpointslice.kubernetes.io/managed-by` of the slices this plan owns.
 pub(super) const MANAGED_BY: &str = "endpointslice-controller.k8s.io";
@@ -132,7 +134,7 @@ fn ports(service: &Value, pod: &Value) -> Vec<Value> {
         };
         let mut resolved = json!({"name": text(port, &["name"]), "port": number, "protocol": protocol});
         if let Some(application) = port.get("appProtocol") {
-            resolved["appProtocol"] = application.clone();
+            set(&mut resolved, "appProtocol", application.clone());
         }
         Some(resolved)
     };
@@ -147,7 +149,7 @@ fn container_port(pod: &Value, wanted: &str, protocol: &str) -> Option<Value> {
 }
 
 fn endpoint(service: &Value, pod: &Value, address: &str) -> Value {
-    let (serving, terminating) = (is_ready(pod), crate::api_server::object::is_deleting(pod));
+    let (serving, terminating) = (is_ready(pod), is_deleting(pod));
     let ready = publishes_all(service) || (serving && !terminating);
     let mut endpoint = json!({
         "addresses": [address],
@@ -156,11 +158,11 @@ fn endpoint(service: &Value, pod: &Value, address: &str) -> Value {
     });
     let node = text(pod, &["spec", "nodeName"]);
     if !node.is_empty() {
-        endpoint["nodeName"] = json!(node);
+        set(&mut endpoint, "nodeName", json!(node));
     }
     let hostname = text(pod, &["spec", "hostname"]);
     if !hostname.is_empty() && text(pod, &["spec", "subdomain"]) == name(service) {
-        endpoint["hostname"] = json!(hostname);
+        set(&mut endpoint, "hostname", json!(hostname));
     }
     endpoint
 }
@@ -197,12 +199,12 @@ pub(super) fn endpoints(service: &Value, pods: &[&Value]) -> Value {
     for pod in pods.iter().filter(|pod| !has_ended(pod)).take(PER_ENDPOINTS) {
         let all = publishes_all(service);
         let Some(address) = addresses(pod).find(|address| address.is_ipv4() == is_ipv4) else { continue };
-        if (crate::api_server::object::is_deleting(pod) && !all) || !seen.insert(address) {
+        if (is_deleting(pod) && !all) || !seen.insert(address) {
             continue;
         }
         let mut entry = json!({"ip": address, "targetRef": target(pod)});
         if !text(pod, &["spec", "nodeName"]).is_empty() {
-            entry["nodeName"] = json!(text(pod, &["spec", "nodeName"]));
+            set(&mut entry, "nodeName", json!(text(pod, &["spec", "nodeName"])));
         }
         let (ready, not_ready) = subsets.entry(Value::Array(ports(service, pod)).to_string()).or_default();
         if all || is_ready(pod) { ready.push(entry) } else { not_ready.push(entry) }
@@ -212,7 +214,7 @@ pub(super) fn endpoints(service: &Value, pods: &[&Value]) -> Value {
         let mut subset = json!({ "ports": ports });
         for (key, list) in [("addresses", ready), ("notReadyAddresses", not_ready)] {
             if !list.is_empty() {
-                subset[key] = Value::Array(list);
+                set(&mut subset, key, Value::Array(list));
             }
         }
         subset

@@ -27,38 +27,55 @@ enum Verdict {
     Rest,
 }
 
+/// A batch being put together.
+#[derive(Default)]
+struct Draft {
+    stage_of: HashMap<Key, usize>,
+    stages: Vec<Vec<Change>>,
+    removals: Vec<Change>,
+}
+
+impl Draft {
+    fn len(&self) -> usize {
+        self.stage_of.len() + self.removals.len()
+    }
+}
+
 impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
     /// Takes pending keys of a lane into a batch. O(pending) and their prerequisites.
     pub(super) fn build_batch(&mut self, lane: LaneName) -> Vec<Vec<Change>> {
         let pending =
             self.lanes.get_mut(&lane).map(|state| std::mem::take(&mut state.pending)).unwrap_or_default();
-        let mut stage_of: HashMap<Key, usize> = HashMap::new();
-        let mut stages: Vec<Vec<Change>> = Vec::new();
-        let mut removals: Vec<Change> = Vec::new();
+        let mut draft = Draft::default();
         let mut later = Vec::new();
-        // Key order puts containers before contents and sets before chains, so one pass meets prerequisites first.
+        let mut parked = Vec::new();
+        // Key order puts containers before contents and sets before chains, so one pass meets most prerequisites first.
         for key in pending {
-            if stage_of.len() + removals.len() >= BATCH {
+            if draft.len() >= BATCH {
                 later.push(key);
-                continue;
-            }
-            match self.judge(&key, &stage_of) {
-                Verdict::Stage(stage, after) => {
-                    stages.resize_with(stages.len().max(stage + 1), Vec::new);
-                    if let (Some(place), Some(change)) = (stages.get_mut(stage), self.change(&key, after)) {
-                        stage_of.insert(key.clone(), stage);
-                        place.push(change);
-                    }
-                }
-                Verdict::Remove => removals.extend(self.change(&key, Vec::new())),
-                Verdict::Wait(missing) => {
-                    for prerequisite in missing {
-                        self.waiting.entry(prerequisite).or_default().insert(key.clone());
-                    }
-                }
-                Verdict::Rest => {}
+            } else if let Some(missing) = self.place(&key, &mut draft) {
+                parked.push((key, missing));
             }
         }
+        // What had to wait for something that came later in the pass need not wait any longer.
+        loop {
+            let (ready, rest): (Vec<_>, Vec<_>) = parked
+                .into_iter()
+                .partition(|(_, missing)| missing.iter().any(|key| draft.stage_of.contains_key(key)));
+            parked = rest;
+            if ready.is_empty() {
+                break;
+            }
+            for (key, _) in ready {
+                parked.extend(self.place(&key, &mut draft).map(|missing| (key, missing)));
+            }
+        }
+        for (key, missing) in parked {
+            for prerequisite in missing {
+                self.waiting.entry(prerequisite).or_default().insert(key.clone());
+            }
+        }
+        let Draft { mut stages, removals, .. } = draft;
         stages.push(removals);
         stages.retain(|stage| !stage.is_empty());
         if let Some(state) = self.lanes.get_mut(&lane) {
@@ -66,6 +83,26 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
             note_in_flight(state, &stages);
         }
         stages
+    }
+
+    /// Puts a key into the draft, or says what it has to wait for.
+    fn place(&self, key: &Key, draft: &mut Draft) -> Option<Vec<Key>> {
+        match self.judge(key, &draft.stage_of) {
+            Verdict::Stage(stage, after) => {
+                draft.stages.resize_with(draft.stages.len().max(stage + 1), Vec::new);
+                if let (Some(place), Some(change)) = (draft.stages.get_mut(stage), self.change(key, after)) {
+                    draft.stage_of.insert(key.clone(), stage);
+                    place.push(change);
+                }
+                None
+            }
+            Verdict::Remove => {
+                draft.removals.extend(self.change(key, Vec::new()));
+                None
+            }
+            Verdict::Wait(missing) => Some(missing),
+            Verdict::Rest => None,
+        }
     }
 
     fn judge(&self, key: &Key, batch: &HashMap<Key, usize>) -> Verdict {

@@ -22,11 +22,20 @@ pub(super) struct Entry {
     pub(super) actual: Option<Row>,
     pub(super) claimants: Claimants,
     pub(super) refused: Option<Box<Refused>>,
-    /// Prerequisites of the last claim, which stay until this row is gone.
+    /// What dropped claims stood on. Once the last claim is dropped, it stays until this row is gone.
     pub(super) holding: Box<[Key]>,
 }
 
 impl Entry {
+    /// Notes what a dropped claim stood on.
+    pub(super) fn hold(&mut self, keys: Vec<Key>) {
+        let mut all: Vec<Key> = std::mem::take(&mut self.holding).into_vec();
+        all.extend(keys);
+        all.sort();
+        all.dedup();
+        self.holding = all.into();
+    }
+
     pub(super) fn is_gone(&self) -> bool {
         self.desired.is_none() && self.actual.is_none()
     }

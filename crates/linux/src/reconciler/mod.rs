@@ -253,6 +253,10 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
     /// moment are left to the next reading, which is requested.
     pub fn observed(&mut self, key: &Key, row: Option<Row>) {
         let lane = key.lane();
+        if self.lanes.get(&lane).is_some_and(|state| state.busy && state.in_flight.is_empty()) {
+            // A reading is under way and may have passed this row before it changed.
+            self.request_read(lane);
+        }
         let in_flight = self.lanes.get(&lane).and_then(|state| state.in_flight.get(key));
         match self.entries.get(key) {
             // Not every notification says who caused it: this one may be about our own change.
@@ -335,24 +339,17 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         let id = self.claims.id(owner);
         let entry = self.entries.entry(key.clone()).or_default();
         entry.claimants.add(id);
-        let released = std::mem::take(&mut entry.holding);
         if entry.desired.as_ref() != Some(&row) {
-            if entry.desired.is_some() && entry.claimants.len() > 1 {
-                let owners = self.claims.owners_of(&entry.claimants);
-                let reason = "its owners want different things; the latest wins".to_owned();
-                self.notices.push(Notice { key: key.clone(), owners, reason });
-            }
             let returns = entry.actual.is_some();
             if entry.desired.replace(row).is_none() {
+                let released = std::mem::take(&mut entry.holding);
                 self.count(&key).desired += 1;
                 if returns {
+                    released.iter().for_each(|key| self.release(key));
                     self.stays(&key);
                 }
             }
             self.forget_refusal(&key);
-        }
-        for key in released.iter() {
-            self.release(key);
         }
         self.touch(&key);
     }
@@ -373,31 +370,34 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         }
     }
 
-    fn unwant(&mut self, dropped: Dropped) {
-        let Dropped { key, owner, after } = dropped;
-        let key = &key;
-        let Some(entry) = self.entries.get_mut(key) else { return };
+    fn unwant(&mut self, Dropped { key, owner, after }: Dropped) {
+        let known: Vec<Key> = after.into_iter().filter(|needed| self.entries.contains_key(needed)).collect();
+        let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.claimants.remove(owner);
+        if entry.actual.is_some() {
+            entry.hold(known);
+        }
         if entry.claimants.len() > 0 {
             return;
         }
+        let held = if entry.actual.is_some() { entry.holding.clone() } else { Box::default() };
         if entry.desired.take().is_some() {
-            self.count(key).desired -= 1;
+            self.count(&key).desired -= 1;
         }
-        if self.entries.get(key).is_some_and(|entry| entry.actual.is_some()) {
-            for prerequisite in after.iter() {
-                *self.holds.entry(prerequisite.clone()).or_default() += 1;
-            }
-            if let Some(entry) = self.entries.get_mut(key) {
-                entry.holding = after;
-            }
+        for prerequisite in held {
+            *self.holds.entry(prerequisite).or_default() += 1;
         }
-        self.forget_refusal(key);
-        self.touch(key);
+        self.forget_refusal(&key);
+        self.touch(&key);
     }
 
     /// Puts a key where it belongs now: pending, or out of the table.
     fn touch(&mut self, key: &Key) {
+        let Some(entry) = self.entries.get(key) else { return };
+        if entry.refused.is_some() && entry.desired == entry.actual {
+            // Somebody else brought about what was refused to us.
+            self.forget_refusal(key);
+        }
         let Some(entry) = self.entries.get(key) else { return };
         if entry.is_gone() {
             if let Some(state) = self.lanes.get_mut(&key.lane()) {
@@ -482,7 +482,9 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         let appeared = before.is_none() && row.is_some();
         let vanished = before.is_some() && row.is_none();
         entry.actual = row;
-        let released = if vanished { std::mem::take(&mut entry.holding) } else { Box::default() };
+        let held = if vanished { std::mem::take(&mut entry.holding) } else { Box::default() };
+        // While the row is wanted, what its dropped claims stood on is only noted, not held.
+        let released = if entry.desired.is_none() { held } else { Box::default() };
         let count = self.count(key);
         count.actual = count.actual + usize::from(appeared) - usize::from(vanished);
         for needed in needed_before.iter().chain(released.iter()) {

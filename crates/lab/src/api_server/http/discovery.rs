@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::openapi;
+use crate::api_server::object::set;
 use crate::api_server::{ApiError, Resource};
 
 /// The version clients negotiate behaviour from.
@@ -25,8 +26,8 @@ pub(super) fn document(path: &[String], accept: &str) -> Result<(String, Vec<u8>
         ["apis", name] => match groups().get(*name) {
             Some(version) => {
                 let mut document = group(name, version);
-                document["kind"] = json!("APIGroup");
-                document["apiVersion"] = json!("v1");
+                set(&mut document, "kind", json!("APIGroup"));
+                set(&mut document, "apiVersion", json!("v1"));
                 json(document)
             }
             None => Err(ApiError::UnknownPath),
@@ -69,7 +70,7 @@ fn resources(group: &str, version: &str) -> Value {
         let mut entry = json!({"name": row.plural, "singularName": row.singular, "namespaced": row.namespaced,
                                "kind": row.kind, "verbs": verbs, "shortNames": row.short});
         if row.in_all {
-            entry["categories"] = json!(["all"]);
+            set(&mut entry, "categories", json!(["all"]));
         }
         list.push(entry);
         for subresource in row.subresources {
@@ -89,10 +90,10 @@ fn subresource_entry(plural: &str, subresource: &str, namespaced: bool, kind: &s
         "eviction" => ("policy", "v1", "Eviction", &["create"]),
         _ => return entry,
     };
-    entry["kind"] = json!(kind);
-    entry["verbs"] = json!(verbs);
-    entry["group"] = json!(group);
-    entry["version"] = json!(version);
+    set(&mut entry, "kind", json!(kind));
+    set(&mut entry, "verbs", json!(verbs));
+    set(&mut entry, "group", json!(group));
+    set(&mut entry, "version", json!(version));
     entry
 }
 

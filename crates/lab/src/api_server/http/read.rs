@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::request::{Objects, Parameters, VersionMatch};
 use super::view::View;
 use super::{Call, json_response, scale};
-use crate::api_server::object::Object;
+use crate::api_server::object::{Object, set};
 use crate::api_server::paging::Page;
 use crate::api_server::rules::Place;
 use crate::api_server::selector::{FieldSelector, LabelSelector};
@@ -72,9 +72,9 @@ pub(super) fn list(shared: &Shared, objects: &Objects, call: &Call) -> Result<Re
 fn list_metadata(page: &Page, filter: &Filter) -> Value {
     let mut metadata = json!({"resourceVersion": page.version.to_string()});
     if let Some((token, rest)) = &page.next {
-        metadata["continue"] = json!(token);
+        set(&mut metadata, "continue", json!(token));
         if !filter.selects() {
-            metadata["remainingItemCount"] = json!(rest);
+            set(&mut metadata, "remainingItemCount", json!(rest));
         }
     }
     metadata

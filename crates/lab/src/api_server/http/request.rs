@@ -214,7 +214,9 @@ fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, ApiError> {
 mod tests {
     use super::*;
 
-    fn objects(path: &str) -> Option<(Resource, Option<String>, Option<String>, Option<String>)> {
+    type Parts = (Resource, Option<String>, Option<String>, Option<String>);
+
+    fn objects(path: &str) -> Option<Parts> {
         match Target::parse(path) {
             Ok(Target::Objects(o)) => Some((o.resource, o.namespace, o.name, o.subresource)),
             _ => None,
