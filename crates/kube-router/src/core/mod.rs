@@ -76,6 +76,8 @@ pub struct Core {
     beat: Beat,
     ready: Awaited,
     planning: bool,
+    /// The kernel has been as it should be at least once.
+    programmed: bool,
     audit_at: Instant,
 }
 
@@ -118,6 +120,7 @@ impl Core {
             beat: health.watch("core", LANE_PERIOD, GRACE),
             ready,
             planning: false,
+            programmed: false,
             audit_at: Instant::now() + options.service_proxy.sync_period,
             options,
         };
@@ -352,8 +355,10 @@ impl Core {
         for notice in self.reconciler.take_notices() {
             self.reporter.notice(&notice);
         }
-        if self.planning && self.reconciler.is_settled() {
+        if self.planning && !self.programmed && self.reconciler.is_settled() {
+            self.programmed = true;
             self.ready.done();
+            self.reconciler.pack();
         }
     }
 

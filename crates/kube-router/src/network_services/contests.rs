@@ -7,7 +7,7 @@
 //! The thing planned is the virtual server, not the Service, so that a contest is settled in one place: the winner's
 //! real servers are in the kernel, the losers are told, and when the winner goes the next takes over in place.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use linux::row::VirtualServerKey;
 
@@ -44,7 +44,8 @@ pub struct Claimant {
 /// The index from virtual servers to claimants, and back.
 #[derive(Debug, Default)]
 pub struct Contests {
-    claimants: HashMap<VirtualServerKey, BTreeSet<Claimant>>,
+    /// In order of their rights; nearly always one.
+    claimants: HashMap<VirtualServerKey, Vec<Claimant>>,
     asked: HashMap<ObjectName, (i64, Vec<Frontend>)>,
 }
 
@@ -65,7 +66,12 @@ impl Contests {
             }
         }
         for frontend in &frontends {
-            self.claimants.entry(frontend.key).or_default().insert(claimant(service, created, frontend));
+            let (claimant, claimants) =
+                (claimant(service, created, frontend), self.claimants.entry(frontend.key).or_default());
+            if let Err(place) = claimants.binary_search(&claimant) {
+                claimants.reserve_exact(1);
+                claimants.insert(place, claimant);
+            }
         }
         if !frontends.is_empty() {
             self.asked.insert(service.clone(), (created, frontends));
@@ -118,7 +124,7 @@ impl Contests {
 
     fn withdraw(&mut self, claimant: &Claimant, key: &VirtualServerKey) {
         if let Some(claimants) = self.claimants.get_mut(key) {
-            claimants.remove(claimant);
+            claimants.retain(|other| other != claimant);
             if claimants.is_empty() {
                 self.claimants.remove(key);
             }
