@@ -83,7 +83,8 @@ impl Agent {
         let path = format!("/proc/{}/status", self.pid());
         let text = fs::read_to_string(&path).map_err(io(format!("reading {path}")))?;
         let field = |name| {
-            field(&text, name).ok_or_else(|| Error::Wrong(format!("{path} has no {name}; a kernel before 4.5?")))
+            field(&text, name)
+                .ok_or_else(|| Error::Wrong(format!("{path} has no {name}; a kernel before 4.5?")))
         };
         Ok(Memory { anonymous: field("RssAnon")?, peak: field("VmHWM")? })
     }

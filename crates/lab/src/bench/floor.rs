@@ -65,7 +65,8 @@ fn batch(addresses: &str, routes: &str) -> String {
     let mut lines = String::new();
     for line in addresses.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let after = |word: &str| words.iter().position(|other| *other == word).and_then(|at| words.get(at + 1));
+        let after =
+            |word: &str| words.iter().position(|other| *other == word).and_then(|at| words.get(at + 1));
         if let Some(net) = after("inet") {
             let scope = after("scope").copied().unwrap_or("global");
             lines += &format!("addr add {net} dev {LINK} scope {scope}\n");
@@ -149,7 +150,8 @@ mod tests {
 
     #[test]
     fn what_ip_shows_becomes_what_ip_takes() {
-        let addresses = "5: kube-dummy-if    inet 10.96.1.0/32 scope link kube-dummy-if\\       valid_lft forever\n";
+        let addresses =
+            "5: kube-dummy-if    inet 10.96.1.0/32 scope link kube-dummy-if\\       valid_lft forever\n";
         let routes = "local 10.96.1.0 proto kernel scope host src 172.31.0.11 \n";
         assert_eq!(
             batch(addresses, routes),

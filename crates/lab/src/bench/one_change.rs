@@ -125,8 +125,11 @@ fn replace_one(
     let newcomer = objects::endpoint_ip(index, 32 + endpoints);
     let stay = objects::endpoints(index, endpoints.saturating_sub(1));
     let slice = objects::slice(index, stay.chain([newcomer]));
-    let server =
-        VirtualServerKey::Address { ip: objects::cluster_ip(index), protocol: Protocol::Tcp, port: objects::PORT };
+    let server = VirtualServerKey::Address {
+        ip: objects::cluster_ip(index),
+        protocol: Protocol::Tcp,
+        port: objects::PORT,
+    };
     let wanted = [(server, newcomer, objects::TARGET_PORT)];
     let start = Instant::now();
     handle.update(Resource::EndpointSlices, slice)?;

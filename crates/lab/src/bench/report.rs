@@ -140,6 +140,10 @@ mod tests {
         let lines = vec![Line::plain("a", "1"), Line::gate("b", "2", "<= 1", false)];
         let report = Report { machine: "m".to_owned(), lines };
         assert!(!report.holds());
-        assert!(report.markdown().ends_with("| a | 1 |  |  |\n| b | 2 | <= 1 | NO |\n"), "{}", report.markdown());
+        assert!(
+            report.markdown().ends_with("| a | 1 |  |  |\n| b | 2 | <= 1 | NO |\n"),
+            "{}",
+            report.markdown()
+        );
     }
 }

@@ -48,10 +48,7 @@ pub(super) fn measure(
             only_saves && programs <= PROGRAMS_PER_AUDIT * audits,
         ),
         Line::plain(what("netlink requests that read (the audit)"), counts.reads.to_string()),
-        Line::plain(
-            what("system calls"),
-            format!("{} ({})", counts.calls_total(), counts.calls_text(6)),
-        ),
+        Line::plain(what("system calls"), format!("{} ({})", counts.calls_total(), counts.calls_text(6))),
         Line::plain(what("context switches"), switches.to_string()),
         Line::plain(what("processor time"), format!("{} ms", ticks * 10)),
     ])

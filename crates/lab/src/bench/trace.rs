@@ -58,7 +58,8 @@ impl Counts {
     pub(super) fn calls_text(&self, most: usize) -> String {
         let mut calls: Vec<_> = self.calls.iter().collect();
         calls.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), (*name).clone()));
-        let words: Vec<String> = calls.iter().take(most).map(|(name, count)| format!("{name} {count}")).collect();
+        let words: Vec<String> =
+            calls.iter().take(most).map(|(name, count)| format!("{name} {count}")).collect();
         words.join(", ")
     }
 
@@ -149,18 +150,24 @@ impl Histograms {
         let own: BTreeSet<u32> = threads.iter().copied().chain([process]).collect();
         let mut counts = Counts::default();
         for (histogram, protocol) in self.netlink.iter().zip(Protocol::ALL) {
-            for line in lines(histogram).filter(|line| line.pid("common_pid").is_some_and(|pid| own.contains(&pid))) {
+            for line in
+                lines(histogram).filter(|line| line.pid("common_pid").is_some_and(|pid| own.contains(&pid)))
+            {
                 match line.message().is_some_and(|message| message.writes(protocol)) {
                     true => counts.writes += line.hits,
                     false => counts.reads += line.hits,
                 }
             }
         }
-        for line in lines(&self.calls).filter(|line| line.pid("common_pid").is_some_and(|pid| own.contains(&pid))) {
+        for line in
+            lines(&self.calls).filter(|line| line.pid("common_pid").is_some_and(|pid| own.contains(&pid)))
+        {
             let name = line.field("id").and_then(|text| text.split_whitespace().next()).unwrap_or("?");
             *counts.calls.entry(name.trim_start_matches("sys_").to_owned()).or_default() += line.hits;
         }
-        for line in lines(&self.execs).filter(|line| line.pid("common_pid").is_some_and(|pid| family.contains(&pid))) {
+        for line in
+            lines(&self.execs).filter(|line| line.pid("common_pid").is_some_and(|pid| family.contains(&pid)))
+        {
             let program = line.field("filename").unwrap_or("?").trim().to_owned();
             *counts.programs.entry(program).or_default() += line.hits;
         }

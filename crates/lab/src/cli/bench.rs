@@ -79,7 +79,8 @@ fn where_it_can(flags: &Flags, lab: &Path, agent: &Path, results: &Path) -> Resu
     let mut command = vec![path(lab), "bench".to_owned(), "--here".to_owned()];
     command.extend([format!("--agent={}", path(agent)), format!("--results={}", path(results))]);
     command.extend(flags.quick.then(|| "--quick".to_owned()));
-    let named = |choice: &Choice| choice.to_possible_value().map(|value| format!("--only={}", value.get_name()));
+    let named =
+        |choice: &Choice| choice.to_possible_value().map(|value| format!("--only={}", value.get_name()));
     command.extend(flags.only.iter().filter_map(named));
     let options = Options {
         place: Place::Auto,
