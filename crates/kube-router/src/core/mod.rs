@@ -76,8 +76,6 @@ pub struct Core {
     beat: Beat,
     ready: Awaited,
     planning: bool,
-    /// The kernel has been as it should be at least once.
-    programmed: bool,
     audit_at: Instant,
 }
 
@@ -120,7 +118,6 @@ impl Core {
             beat: health.watch("core", LANE_PERIOD, GRACE),
             ready,
             planning: false,
-            programmed: false,
             audit_at: Instant::now() + options.service_proxy.sync_period,
             options,
         };
@@ -355,10 +352,8 @@ impl Core {
         for notice in self.reconciler.take_notices() {
             self.reporter.notice(&notice);
         }
-        if self.planning && !self.programmed && self.reconciler.is_settled() {
-            self.programmed = true;
+        if self.planning && self.reconciler.is_settled() {
             self.ready.done();
-            self.reconciler.pack();
         }
     }
 

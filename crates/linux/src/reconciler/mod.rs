@@ -151,17 +151,6 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         }
     }
 
-    /// Packs what a start has left half empty: a tree grown in the order of its keys, tables of what was in hand. Rows come
-    /// and go as before. O(rows), so for once, when the first programming is done.
-    pub fn pack(&mut self) {
-        self.entries = std::mem::take(&mut self.entries).into_iter().collect();
-        self.waiting.shrink_to_fit();
-        self.holds.shrink_to_fit();
-        for state in self.lanes.values_mut() {
-            state.in_flight.shrink_to_fit();
-        }
-    }
-
     /// What the lane should do next, unless it is busy or there is nothing to do. The caller runs the job and brings
     /// back its report. O(rows that changed).
     pub fn next_job(&mut self, lane: LaneName, now: Instant) -> Option<Job> {
