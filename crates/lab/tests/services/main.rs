@@ -14,6 +14,10 @@
 )]
 
 mod endpoints;
+mod faults;
+mod firewall;
+mod foreign;
+mod objects;
 mod setup;
 mod sources;
 mod start;

@@ -12,6 +12,9 @@ use crate::setup::{
     answer_by, cluster, cluster_ips, in_pod, node_port, pod, pod_ips, programmed, ready, service, tool,
 };
 
+/// External IPs of the service under test, IPv4 first.
+const EXTERNAL: [&str; 2] = ["203.0.113.9", "fd03::9"];
+
 /// Asks until `backend` answers on TCP and on UDP; it must have seen `source` both times.
 async fn seen_as(about: &str, probe: &Probe, to: IpAddr, ports: [u16; 2], backend: &str, source: IpAddr) {
     for (protocol, port) in [Protocol::Tcp, Protocol::Udp].into_iter().zip(ports) {
@@ -30,8 +33,10 @@ async fn backends_see_who_asks() {
         "web",
         "web",
         json!({
-            "metadata": { "annotations": { "kube-router.io/service.hairpin": "" } },
-            "spec": { "type": "NodePort" },
+            "metadata": { "annotations": {
+                "kube-router.io/service.hairpin": "", "kube-router.io/service.hairpin.externalips": "",
+            } },
+            "spec": { "type": "NodePort", "externalIPs": EXTERNAL },
         }),
     );
     let plain = service(&cluster, "plain", "web", json!({}));
@@ -88,6 +93,8 @@ async fn a_pod_reaches_itself(cluster: &Cluster, web: &Value, family: usize) {
     let node = cluster.node(1).unwrap().addresses()[family];
     let ports = [node_port(web, 0), node_port(web, 1)];
     seen_as("a pod through its node port", &pod, node, ports, "web-1", node).await;
+    let external = EXTERNAL[family].parse().unwrap();
+    seen_as("a pod through its external IP", &pod, external, [80, 53], "web-1", external).await;
 }
 
 /// The control: without the annotation the bridge or the pod drops what comes back to its sender.

@@ -1,0 +1,149 @@
+//! The agent dies, the API server goes away or loses its memory: connections do not notice.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lab::api_server::{Availability, Resource};
+use lab::cluster::{Cluster, eventually};
+use lab::probe::{Asking, Probe, Protocol};
+use serde_json::json;
+
+use crate::setup::{
+    Cell, SOON, cluster, cluster_ips, http, in_pod, log, metric, pod, programmed, reach, ready, service,
+    set_ready, snapshot, tool,
+};
+
+/// Questions a second, each on a connection of its own.
+const RATE: u32 = 20;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "vm: needs IPVS"]
+async fn connections_do_not_notice() {
+    let mut cluster = cluster(2, &[]).await;
+    let web = service(&cluster, "web", "web", json!({}));
+    for (name, node, app) in [("web-1", 1, "web"), ("web-2", 2, "web"), ("c-1", 1, "client")] {
+        pod(&cluster, name, node, app);
+    }
+    ready(&cluster, &["web-1", "web-2", "c-1"]).await;
+    let probe = in_pod(&cluster, "c-1");
+    let cells: Vec<Cell> = cluster_ips(&web)
+        .into_iter()
+        .map(|ip| (probe.clone(), Protocol::Tcp, SocketAddr::new(ip, 80)))
+        .collect();
+    reach("before", &cells, &["web-1", "web-2"]).await;
+    let control = probe.rate(Protocol::Tcp, cells[0].2, RATE, Duration::from_secs(3)).finish().await;
+    assert!(control.failed.is_empty(), "this machine cannot carry the probe: {control:?}");
+
+    killed_and_started_again(&mut cluster, &probe, &cells).await;
+    api_server_gone(&mut cluster, &probe, &cells).await;
+    watches_break(&cluster, &probe).await;
+    stopped(&mut cluster, &cells).await;
+}
+
+fn ask(probe: &Probe, cells: &[Cell]) -> Vec<Asking> {
+    cells.iter().map(|cell| probe.rate(cell.1, cell.2, RATE / 2, Duration::from_secs(300))).collect()
+}
+
+async fn none_failed(about: &str, asking: Vec<Asking>) {
+    for asking in asking {
+        let rate = asking.stop().await;
+        assert!(rate.asked > 10, "{about}: {rate:?}");
+        assert!(
+            rate.failed.is_empty(),
+            "{about}: {} of {}: {:?}",
+            rate.failed.len(),
+            rate.asked,
+            rate.failed
+        );
+    }
+}
+
+async fn killed_and_started_again(cluster: &mut Cluster, probe: &Probe, cells: &[Cell]) {
+    let before = snapshot(cluster, 1);
+    let open = probe.talk(Protocol::Tcp, cells[0].2, Duration::from_millis(50)).await.unwrap();
+    let asking = ask(probe, cells);
+    let agent = cluster.take_agent(1).expect("it runs");
+    agent.kill();
+    assert_eq!(snapshot(cluster, 1), before, "kill -9 leaves everything");
+    cluster.start_agent(1).unwrap();
+    programmed(cluster, 1).await;
+    none_failed("kill -9 and start under the probe", asking).await;
+    let open = open.stop().await;
+    assert!(open.broke.is_none(), "an open connection: {open:?}");
+    assert_eq!(snapshot(cluster, 1), before, "a restart changes nothing");
+    // Not only the same in the end: nothing was written in between. What deletes and writes again counts from zero.
+    for table in ["ipvs", "route", "netfilter"] {
+        let name = format!("kube_router_netlink_requests_total{{family=\"{table}\",kind=\"write\"}}");
+        let (_, text) = http(cluster, 1, "http://127.0.0.1:20241/metrics");
+        let written = text.lines().find_map(|line| line.strip_prefix(&name)).map_or("0", str::trim);
+        assert_eq!(written, "0", "{name}: a restart writes nothing");
+    }
+    let stats = tool(cluster, 1, "ipvsadm -Ln --stats --exact");
+    let vip = cells[0].2.to_string();
+    let row = stats.lines().find(|line| line.contains(&vip)).unwrap_or_else(|| panic!("{vip}: {stats}"));
+    let connections: u64 = row.split_whitespace().nth(2).unwrap().parse().unwrap();
+    assert!(connections > 60, "the virtual server is the same as before the restart: {row}");
+}
+
+async fn api_server_gone(cluster: &mut Cluster, probe: &Probe, cells: &[Cell]) {
+    let faults = cluster.faults();
+    let before = snapshot(cluster, 1);
+    let asking = ask(probe, cells);
+    faults.set_availability(Availability::Refusing);
+    let said =
+        || async { if log(cluster, 2).contains("does not work") { Ok(()) } else { Err(log(cluster, 2)) } };
+    eventually(SOON, said).await.expect("the log says that the API server is gone");
+    // An agent that starts now says so, goes on trying, and touches nothing.
+    cluster.take_agent(1).expect("it runs").kill();
+    let before_start = log(cluster, 1).len();
+    cluster.start_agent(1).unwrap();
+    let said = || async {
+        let log = log(cluster, 1);
+        if log[before_start..].contains("does not work") { Ok(()) } else { Err(log) }
+    };
+    eventually(SOON, said).await.expect("an agent started without API server says so");
+    let (status, _) = http(cluster, 1, "http://127.0.0.1:20244/readyz");
+    assert_eq!(status, 503, "/readyz before the first list");
+    assert_eq!(snapshot(cluster, 1), before, "without API server nothing changes");
+    // What happens meanwhile is caught up with.
+    set_ready(cluster, "web-2", false);
+    faults.set_availability(Availability::Serving);
+    programmed(cluster, 1).await;
+    reach("the change made while it was away", cells, &["web-1"]).await;
+    set_ready(cluster, "web-2", true);
+    reach("and a change after", cells, &["web-1", "web-2"]).await;
+    none_failed("with the API server gone and back", asking).await;
+    let (status, body) = http(cluster, 1, "http://127.0.0.1:20244/healthz");
+    assert_eq!(status, 200, "{body}");
+}
+
+async fn watches_break(cluster: &Cluster, probe: &Probe) {
+    let faults = cluster.faults();
+    let breaks: [(&str, &dyn Fn()); 4] = [
+        ("disconnected", &|| faults.disconnect_watches()),
+        ("expired", &|| faults.expire_watches()),
+        ("compacted and disconnected", &|| {
+            faults.compact();
+            faults.disconnect_watches();
+        }),
+        ("old news again", &|| faults.repeat_events(Resource::EndpointSlices, 10)),
+    ];
+    for (number, (about, break_it)) in breaks.into_iter().enumerate() {
+        break_it();
+        let web = service(cluster, &format!("after-{number}"), "web", json!({}));
+        let ips = cluster_ips(&web).into_iter();
+        let cells: Vec<Cell> =
+            ips.map(|ip| (probe.clone(), Protocol::Tcp, SocketAddr::new(ip, 80))).collect();
+        reach(about, &cells, &["web-1", "web-2"]).await;
+        cluster.api().delete(Resource::Services, Some("default"), &format!("after-{number}"), None).unwrap();
+    }
+    assert!(metric(cluster, 1, "kube_router_watch_synced{resource=\"Service\"}") > 0.0);
+}
+
+async fn stopped(cluster: &mut Cluster, cells: &[Cell]) {
+    let agent = cluster.take_agent(1).expect("it runs");
+    assert_eq!(agent.stop(Duration::from_secs(30)), Some(0), "SIGTERM ends it with status 0");
+    reach("after SIGTERM", cells, &["web-1", "web-2"]).await;
+    let left = tool(cluster, 1, "ip addr show dev kube-dummy-if");
+    assert!(left.contains(&format!("{}/32", cells[0].2.ip())), "{left}");
+}

@@ -1,0 +1,190 @@
+//! Other programs on the node: what they take away comes back, what they have is left alone, also by the clean-up.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lab::api_server::{Availability, Resource};
+use lab::cluster::Cluster;
+use lab::probe::Protocol;
+use lab::process;
+use serde_json::json;
+
+use crate::setup::{
+    SOON, agent_program, cluster_ips, in_pod, metric, pod, pod_ips, programmed, reach, ready, service,
+    set_ready, snapshot, tool, until,
+};
+
+const FLAGS: [&str; 6] = [
+    "--ipvs-sync-period=2s",
+    "--excluded-cidrs=198.18.0.0/15",
+    "--ipvs-graceful-termination",
+    "--service-tcp-timeout=20m",
+    "--service-tcpfin-timeout=2s",
+    "--service-udp-timeout=45s",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "vm: needs IPVS"]
+async fn what_is_ours_comes_back_and_what_is_theirs_stays() {
+    let mut cluster = Cluster::builder().nodes(1).dual_stack().start().await.unwrap();
+    for (name, app) in [("web-1", "web"), ("web-2", "web"), ("c-1", "client")] {
+        pod(&cluster, name, 1, app);
+    }
+    ready(&cluster, &["web-1", "web-2", "c-1"]).await;
+    theirs(&cluster);
+    let before = snapshot(&cluster, 1);
+    let web = service(&cluster, "web", "web", json!({ "spec": { "type": "NodePort" } }));
+    cluster.set_agent_flags(1, crate::setup::flags(&FLAGS)).unwrap();
+    cluster.start_agent(1).unwrap();
+    programmed(&cluster, 1).await;
+    let vip = SocketAddr::new(cluster_ips(&web)[0], 80);
+    let cell = [(in_pod(&cluster, "c-1"), Protocol::Tcp, vip)];
+    reach("in the beginning", &cell, &["web-1", "web-2"]).await;
+    let timeouts = tool(&cluster, 1, "ipvsadm -L --timeout");
+    assert!(timeouts.contains("1200 2 45"), "{timeouts}");
+
+    addresses_come_back_at_once(&cluster, vip).await;
+    reach("with addresses put back", &cell, &["web-1", "web-2"]).await;
+    rows_come_back_at_the_audit(&cluster, vip).await;
+    reach("with rows put back", &cell, &["web-1", "web-2"]).await;
+    whose_is_a_virtual_server(&mut cluster).await;
+    drains(&cluster, vip).await;
+
+    let agent = cluster.take_agent(1).expect("it runs");
+    assert_eq!(agent.stop(SOON), Some(0));
+    cluster.faults().set_availability(Availability::Refusing);
+    let program = agent_program();
+    let clean = move || process::run(process::command(program).arg("--cleanup-config"));
+    cluster.node(1).unwrap().namespace().run(clean).unwrap().expect("--cleanup-config exits 0");
+    assert_eq!(snapshot(&cluster, 1), before, "the clean-up removes all of ours and nothing else");
+}
+
+/// What other programs have on the node before the agent comes.
+fn theirs(cluster: &Cluster) {
+    for line in [
+        "ipvsadm -A -t 192.0.2.77:80 -s wrr",
+        "ipvsadm -a -t 192.0.2.77:80 -r 172.31.0.1:80 -m -w 3",
+        "ipset create theirs hash:ip",
+        "ipset add theirs 192.0.2.1",
+        "ipset create inet6:theirs hash:net family inet6",
+        "iptables -A INPUT -s 192.0.2.0/24 -j ACCEPT",
+        "iptables -N THEIRS",
+        "iptables -A THEIRS -m set --match-set theirs src -j DROP",
+        "iptables -t nat -A POSTROUTING -s 192.0.2.9/32 -j MASQUERADE",
+        "ip6tables -A FORWARD -d fd99::/64 -j ACCEPT",
+        "ip link add theirs0 type dummy",
+        "ip addr add 192.0.2.99/32 dev theirs0",
+        "ip link set theirs0 up",
+        "ip route add 192.0.2.128/25 dev theirs0",
+    ] {
+        tool(cluster, 1, line);
+    }
+}
+
+/// The kernel tells of these, so nobody waits for an audit.
+async fn addresses_come_back_at_once(cluster: &Cluster, vip: SocketAddr) {
+    let ip = vip.ip();
+    let address = |text: &str| text.contains(&format!("inet {ip}/32"));
+    tool(cluster, 1, &format!("ip addr del {ip}/32 dev kube-dummy-if"));
+    let took = until("a service address", cluster, 1, "ip addr show dev kube-dummy-if", address).await;
+    assert!(took < Duration::from_secs(2), "the address was away for {took:?}");
+    let route = |text: &str| text.contains(&format!("local {ip} "));
+    until("its local route", cluster, 1, "ip route show table local dev kube-dummy-if", route).await;
+    tool(cluster, 1, "ip link del kube-dummy-if");
+    let took =
+        until("kube-dummy-if", cluster, 1, "ip -o addr", |text| text.contains(&format!("{ip}/32"))).await;
+    assert!(took < Duration::from_secs(2), "the link was away for {took:?}");
+    until("its local route", cluster, 1, "ip route show table local dev kube-dummy-if", route).await;
+    tool(cluster, 1, "ip link set kube-dummy-if down");
+    until("up again", cluster, 1, "ip -o link show up", |text| text.contains("kube-dummy-if")).await;
+}
+
+/// IPVS, sets and rules tell nothing: found within the period.
+async fn rows_come_back_at_the_audit(cluster: &Cluster, vip: SocketAddr) {
+    // Each before the next: an audit that runs in between would otherwise see half of them.
+    let settled = snapshot(cluster, 1);
+    let backend = SocketAddr::new(pod_ips(cluster, "web-1")[0], 8080);
+    for damage in [
+        format!("ipvsadm -D -t {vip}"),
+        format!("ipvsadm -d -t {vip} -r {backend}"),
+        format!("ipvsadm -e -t {vip} -r {backend} -m -w 7"),
+        format!("ipvsadm -E -t {vip} -s lc"),
+        "iptables -F KUBE-ROUTER-SERVICES".to_owned(),
+        "iptables -D INPUT 1".to_owned(),
+        format!("ipset del kube-router-svip-prt {},tcp:80", vip.ip()),
+        "iptables -t nat -F POSTROUTING".to_owned(),
+    ] {
+        tool(cluster, 1, &damage);
+        let theirs = "-A POSTROUTING -s 192.0.2.9/32 -j MASQUERADE";
+        let about = format!("after {damage}");
+        let start = std::time::Instant::now();
+        let restored = || async {
+            let mut now = snapshot(cluster, 1);
+            if damage.contains("-F POSTROUTING") {
+                now = with_line_of(&settled, now, theirs);
+            }
+            if now == settled { Ok(()) } else { Err(format!("{about}: {now}")) }
+        };
+        lab::cluster::eventually(SOON, restored).await.unwrap();
+        assert!(start.elapsed() < Duration::from_secs(30), "{about}: {:?}", start.elapsed());
+    }
+    tool(cluster, 1, "iptables -t nat -I POSTROUTING -s 192.0.2.9/32 -j MASQUERADE");
+    let drift = metric(cluster, 1, "kube_router_drift_healed_total{table=\"virtual_servers\"}");
+    assert!(drift >= 1.0, "drift is counted");
+}
+
+/// `now` with `line` where `settled` has it: what the damage took from others does not come back by itself.
+fn with_line_of(settled: &str, now: String, line: &str) -> String {
+    let mut lines: Vec<&str> = now.lines().collect();
+    if let Some(at) = settled.lines().position(|other| other == line) {
+        lines.insert(at.min(lines.len()), line);
+    }
+    lines.join("\n") + "\n"
+}
+
+/// In our ledger and not in `--excluded-cidrs` is ours, left by a predecessor that was killed; all else is theirs.
+async fn whose_is_a_virtual_server(cluster: &mut Cluster) {
+    cluster.take_agent(1).expect("it runs").kill();
+    for ip in ["198.18.0.1", "203.0.113.78"] {
+        tool(cluster, 1, &format!("ipvsadm -A -t {ip}:80 -s rr"));
+        tool(cluster, 1, &format!("ipset add kube-router-svip-prt {ip},tcp:80"));
+    }
+    cluster.start_agent(1).unwrap();
+    programmed(cluster, 1).await;
+    until("a leftover goes", cluster, 1, "ipvsadm -Sn", |text| !text.contains("203.0.113.78:80")).await;
+    let all = tool(cluster, 1, "ipvsadm -Sn");
+    assert!(all.contains("-A -t 198.18.0.1:80"), "--excluded-cidrs: {all}");
+    assert!(all.contains("-A -t 192.0.2.77:80 -s wrr"), "somebody else's: {all}");
+    tool(cluster, 1, "ipvsadm -D -t 198.18.0.1:80");
+}
+
+async fn drains(cluster: &Cluster, vip: SocketAddr) {
+    let probe = in_pod(cluster, "c-1");
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        open.push(probe.talk(Protocol::Tcp, vip, Duration::from_millis(50)).await.unwrap());
+    }
+    // The pod's own period counts where the pod is known, not the flag's.
+    let grace = json!({ "spec": { "terminationGracePeriodSeconds": 30 } });
+    cluster.api().patch(Resource::Pods, Some("default"), "web-2", &grace).unwrap();
+    set_ready(cluster, "web-2", false);
+    let leaving = pod_ips(cluster, "web-2")[0];
+    let drains = format!("-a -t {vip} -r {leaving}:8080 -m -w 0\n");
+    until("a removed endpoint drains", cluster, 1, "ipvsadm -Sn", |text| text.contains(&drains)).await;
+    let cell = [(probe, Protocol::Tcp, vip)];
+    reach("new connections go elsewhere", &cell, &["web-1"]).await;
+    let idle = |text: &str| {
+        let unused = ["5353", "9132"].map(|port| format!("-r {leaving}:{port}"));
+        text.contains(&drains) && !unused.iter().any(|server| text.contains(server))
+    };
+    until("UDP and what is idle go before it is due", cluster, 1, "ipvsadm -Sn", idle).await;
+    for conversation in open {
+        let report = conversation.stop().await;
+        assert!(report.broke.is_none(), "a draining connection is not cut: {report:?}");
+    }
+    // The closed connection lingers in IPVS for two minutes (TIME_WAIT): it is due before it is idle.
+    let tcp = format!("-a -t {vip} -r {leaving}:8080");
+    until("when it is due it goes", cluster, 1, "ipvsadm -Sn", |text| !text.contains(&tcp)).await;
+    set_ready(cluster, "web-2", true);
+    reach("and comes back", &cell, &["web-1", "web-2"]).await;
+}
