@@ -43,8 +43,9 @@ lint: deps ## Clippy, warnings denied
 deny: ## Licences, advisories and sources of the dependencies; fetches cargo-deny (minutes) if it is not there
 	@command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
 	@cargo deny check
-bench: deps ## Cold start, one change, rest, memory, against a floor measured in the same run
-	@$(LAB) bench
+bench: deps ## Cold start, one change, rest, memory, churn, against a floor measured in the same run (QUICK=1: small sizes)
+	@cargo build --release -p kube-router -p lab
+	@cargo run --quiet --release -p lab -- bench $(if $(QUICK),--quick)
 
 ##@ Other
 .PHONY: clean help

@@ -102,7 +102,8 @@ fn remove(reconciler: &mut Reconciler<Owner>, lanes: &mut [(LaneName, Box<dyn La
     let give_up = Instant::now() + PATIENCE;
     loop {
         let mut worked = false;
-        for (name, lane) in lanes.iter_mut() {
+        // Virtual servers first: what tells that they are ours must not be gone while one is left.
+        for (name, lane) in lanes.iter_mut().rev() {
             let now = Instant::now();
             if let Some(Job::Apply(stages)) = reconciler.next_job(*name, now) {
                 let outcomes = run_batch(lane.as_mut(), stages);

@@ -4,17 +4,16 @@
 //! port that is taken is tried again until it is free or no longer wanted.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::listen;
 use crate::network_services::health::HealthPort;
 
 /// What should listen; the core writes it, the listeners follow.
@@ -51,7 +50,7 @@ async fn serve(port: u16, wanted: watch::Receiver<Arc<BTreeMap<u16, HealthPort>>
     let routes = Router::new().route("/healthz", get(answer));
     let mut told = false;
     loop {
-        match TcpListener::bind(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)).await {
+        match listen::every(port) {
             Ok(listener) => {
                 if let Err(error) = axum::serve(listener, routes.clone()).await {
                     tracing::warn!("health check node port {port}: {error}");

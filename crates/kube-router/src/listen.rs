@@ -28,18 +28,23 @@ pub struct ListenError {
 /// # Errors
 /// [`ListenError`] with the address and the kernel's reason.
 pub fn bind(flag: &'static str, listen: &Listen) -> Result<TcpListener, ListenError> {
-    let listener = if listen.host.is_empty() {
-        let every = |ip: IpAddr| open(SocketAddr::new(ip, listen.port));
-        every(Ipv6Addr::UNSPECIFIED.into()).or_else(|error| match error.kind() {
-            ErrorKind::AddrInUse | ErrorKind::PermissionDenied => Err(error),
-            _ => every(Ipv4Addr::UNSPECIFIED.into()),
-        })
-    } else {
-        resolve(listen).and_then(open)
-    };
+    let listener = if listen.host.is_empty() { every(listen.port) } else { resolve(listen).and_then(open) };
     let address =
         || if listen.host.contains(':') { format!("[{}]", listen.host) } else { listen.host.clone() };
     listener.map_err(|source| ListenError { address: format!("{}:{}", address(), listen.port), flag, source })
+}
+
+/// Listens at a port of every address of both families, or of IPv4 alone where the kernel has no IPv6; inside of a
+/// tokio runtime.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn every(port: u16) -> io::Result<TcpListener> {
+    let at = |ip: IpAddr| open(SocketAddr::new(ip, port));
+    at(Ipv6Addr::UNSPECIFIED.into()).or_else(|error| match error.kind() {
+        ErrorKind::AddrInUse | ErrorKind::PermissionDenied => Err(error),
+        _ => at(Ipv4Addr::UNSPECIFIED.into()),
+    })
 }
 
 fn resolve(listen: &Listen) -> io::Result<SocketAddr> {

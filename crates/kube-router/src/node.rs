@@ -23,6 +23,14 @@ pub struct Facts {
     pub random_fully: bool,
 }
 
+impl Facts {
+    /// What Services depend on: each address, and whether it is the node's own. Pods come and go without a change of
+    /// this, whatever links they use.
+    pub fn seen_by_services(&self) -> std::collections::BTreeSet<(IpAddr, bool)> {
+        self.addresses.iter().map(|(link, net)| (net.addr(), is_node_local(link))).collect()
+    }
+}
+
 /// This node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ThisNode {
@@ -53,17 +61,22 @@ impl ThisNode {
     }
 
     /// Addresses of the node proper: those of every link that is not named like a virtual one
-    /// ([`crate::names::link::NOT_NODE_LOCAL`], upstream's rule), without duplicates.
+    /// ([`crate::names::link::NOT_NODE_LOCAL`], upstream's rule), and the node's best one whatever its link is called:
+    /// a node must not refuse itself. Without duplicates.
     pub fn local_ips(&self, family: Family) -> impl Iterator<Item = IpAddr> {
         let own = self.facts.addresses.iter().filter(|(link, _)| is_node_local(link));
-        let ips: std::collections::BTreeSet<IpAddr> =
-            own.map(|(_, net)| net.addr()).filter(|ip| Family::of(ip) == family).collect();
+        let ips: std::collections::BTreeSet<IpAddr> = own
+            .map(|(_, net)| net.addr())
+            .chain(self.best_ip(family))
+            .filter(|ip| Family::of(ip) == family)
+            .collect();
         ips.into_iter()
     }
 
     /// Whether [`Self::local_ips`] has this address. O(addresses).
     pub fn is_local(&self, ip: IpAddr) -> bool {
-        self.facts.addresses.iter().any(|(link, net)| net.addr() == ip && is_node_local(link))
+        self.best_ip(Family::of(&ip)) == Some(ip)
+            || self.facts.addresses.iter().any(|(link, net)| net.addr() == ip && is_node_local(link))
     }
 
     /// Whether an address is the node's own on any link but `kube-dummy-if`.

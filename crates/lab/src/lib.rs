@@ -5,6 +5,7 @@
     reason = "indexing JSON by name reads null or inserts; it panics on no object here"
 )]
 pub mod api_server;
+pub mod bench;
 pub mod cluster;
 #[allow(
     clippy::indexing_slicing,

@@ -19,7 +19,10 @@ fn all_good(outcomes: &[Result<(), linux::netlink::Error>]) -> bool {
 }
 
 /// Members of every type in both families, with the text `ipset` prints for each.
-fn examples(family: Family) -> Vec<(SetKind, &'static str, Vec<(Member, &'static str)>)> {
+/// A kind, its name, and members with the text `ipset` prints for each.
+type Example = (SetKind, &'static str, Vec<(Member, &'static str)>);
+
+fn examples(family: Family) -> Vec<Example> {
     let v4 = family == Family::V4;
     let ip = |four: &str, six: &str| if v4 { four } else { six }.parse().unwrap();
     let net = |four: &str, six: &str| if v4 { four } else { six }.parse().unwrap();

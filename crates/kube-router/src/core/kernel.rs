@@ -83,13 +83,17 @@ fn foreign_change(notice: &Notice) -> Vec<Input> {
     let reread = || Input::Reread(LaneName::Route);
     match event {
         // With the last IPv4 address of a link all its routes go, and no notification says so.
-        Event::AddressGone { net, .. } if net.addr().is_ipv4() => vec![gone(), reread()],
-        Event::AddressGone { .. } | Event::RouteGone { .. } | Event::RuleGone { .. } => vec![gone()],
+        Event::AddressGone { link, net } if **link == *names::link::DUMMY && net.addr().is_ipv4() => {
+            vec![gone(), reread()]
+        }
+        Event::AddressGone { .. }
+        | Event::RouteGone { .. }
+        | Event::RouteReplaced { .. }
+        | Event::RuleGone { .. } => vec![gone()],
         Event::LinkGone { name } | Event::LinkChanged { name, .. } if **name == *names::link::DUMMY => {
             vec![reread()]
         }
-        Event::LinkChanged { master: Some(master), .. } if **master == *names::link::BRIDGE => vec![reread()],
-        Event::RouteReplaced { .. } | Event::Lost => vec![reread()],
+        Event::Lost => vec![reread()],
         _ => Vec::new(),
     }
 }

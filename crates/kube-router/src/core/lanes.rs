@@ -107,7 +107,6 @@ pub fn scopes() -> (RouteScope, FirewallScope) {
             names::set::HAIRPIN,
             names::set::NODE_PODS,
         ]),
-        set_prefixes: names(&[names::set::TEMPORARY_PREFIX]),
         foreign: is_masquerade,
         ..FirewallScope::default()
     };

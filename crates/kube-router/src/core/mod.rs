@@ -217,12 +217,14 @@ impl Core {
     /// The setting of a reverse path filter is taken as it was when first seen: later readings show our own values.
     fn take_facts(&mut self, mut facts: Facts) {
         facts.random_fully = self.node.facts.random_fully;
-        facts.rp_filter.extend(self.node.facts.rp_filter.clone());
+        for (link, value) in &mut facts.rp_filter {
+            *value = self.node.facts.rp_filter.get(link).copied().unwrap_or(*value);
+        }
         let before = std::mem::replace(&mut self.node.facts, facts);
         if !self.planning {
             return;
         }
-        if before.addresses != self.node.facts.addresses {
+        if before.seen_by_services() != self.node.facts.seen_by_services() {
             self.replan_everything();
         } else if before != self.node.facts {
             self.services.links_changed();
@@ -236,9 +238,7 @@ impl Core {
         }
         if dirty.own_node {
             // A Node object that goes away says nothing about the node: what was known of it stays.
-            if let Some(node) = self.store.own_node() {
-                self.node.object = Some(node.clone());
-            }
+            self.take_node();
         }
         if !self.planning {
             return;
@@ -266,6 +266,17 @@ impl Core {
         let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
         for (id, found) in self.services.node_changed(inputs) {
             self.objections.report(&id.of_kind(Kind::Service), found);
+        }
+    }
+
+    /// A Node object that goes away or loses all its addresses says nothing about the node: what was known stays.
+    fn take_node(&mut self) {
+        match self.store.own_node().filter(|node| node.primary_ip().is_some()) {
+            Some(node) => {
+                let node = node.clone().keeping(self.node.object.as_ref());
+                self.node.object = Some(node);
+            }
+            None => self.reporter.node_unknown(&self.node.name),
         }
     }
 
@@ -310,7 +321,8 @@ impl Core {
     fn knows_enough(&mut self) -> bool {
         let kinds = [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::Pod];
         let listed = kinds.iter().all(|kind| self.store.synced(*kind));
-        let read = LaneName::ALL.iter().all(|lane| self.reconciler.is_adopted(*lane));
+        // A lane whose tables cannot be read holds up its own writes, not the others'.
+        let read = LaneName::ALL.iter().all(|lane| self.reconciler.has_answered(*lane));
         let addressed = self.node.object.as_ref().is_some_and(|node| node.primary_ip().is_some());
         if listed && !addressed {
             self.reporter.node_unknown(&self.node.name);
@@ -348,7 +360,7 @@ impl Core {
     /// Whose a virtual server is can be told only with what the other lanes read, and with the node's addresses.
     fn ledger_is_read(&self) -> bool {
         let lanes = [LaneName::Route, LaneName::Firewall];
-        lanes.iter().all(|lane| self.reconciler.is_adopted(*lane)) && !self.node.facts.addresses.is_empty()
+        lanes.iter().all(|lane| self.reconciler.has_answered(*lane)) && !self.node.facts.addresses.is_empty()
     }
 
     fn next_deadline(&self) -> Instant {

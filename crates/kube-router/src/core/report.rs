@@ -20,6 +20,8 @@ pub(super) struct Reporter {
     said_unknown: bool,
     /// Services whose endpoints changed at a known time (milliseconds since 1970) and whose rows are not all there yet.
     due: HashMap<ObjectName, i64>,
+    /// The latest change that was counted, or when planning began; milliseconds since 1970.
+    last_triggered: i64,
     drifted: HashMap<Table, u64>,
 }
 
@@ -30,6 +32,7 @@ impl Reporter {
             started: HashMap::new(),
             said_unknown: false,
             due: HashMap::new(),
+            last_triggered: 0,
             drifted: HashMap::new(),
         }
     }
@@ -52,7 +55,8 @@ impl Reporter {
         }
     }
 
-    pub(super) fn planning(&self, store: &Store) {
+    pub(super) fn planning(&mut self, store: &Store) {
+        self.last_triggered = now_in_ms();
         let services = store.services().count();
         tracing::info!(services, "every list is complete and the kernel is read: programming begins");
     }
@@ -69,7 +73,11 @@ impl Reporter {
     /// Remembers when the endpoints of these Services changed, for programming latency.
     pub(super) fn due(&mut self, services: &BTreeSet<ObjectName>, store: &Store) {
         for id in services {
-            if let Some(triggered) = store.slices(id).filter_map(|slice| slice.triggered).max() {
+            let Some(triggered) = store.slices(id).filter_map(|slice| slice.triggered).max() else {
+                continue;
+            };
+            // Each change counts once: an edit of the Service finds its slices' old times.
+            if triggered > self.last_triggered {
                 self.due.insert(id.clone(), triggered);
             }
         }
@@ -108,9 +116,10 @@ impl Reporter {
 
     /// Everything that was due when this batch was built is in the kernel now.
     fn programmed(&mut self) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis());
+        let now = now_in_ms();
         for (_, triggered) in self.due.drain() {
-            let age = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(triggered);
+            self.last_triggered = self.last_triggered.max(triggered);
+            let age = now.saturating_sub(triggered);
             self.metrics.network_programming.observe(age.max(0) as f64 / 1000.0);
         }
     }
@@ -139,4 +148,9 @@ impl Reporter {
             }
         }
     }
+}
+
+fn now_in_ms() -> i64 {
+    let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }

@@ -191,6 +191,23 @@ pub struct Node {
 }
 
 impl Node {
+    /// This object, but what it no longer says of a family's addresses or of pod prefixes, and `before` did, as before: a
+    /// node that registers anew is not a node without them.
+    pub fn keeping(mut self, before: Option<&Node>) -> Node {
+        let Some(before) = before else { return self };
+        for family in linux::row::Family::ALL {
+            let of = |ip: &&IpAddr| linux::row::Family::of(ip) == family;
+            if self.best_ip(family).is_none() {
+                self.internal_ips.extend(before.internal_ips.iter().filter(of));
+                self.external_ips.extend(before.external_ips.iter().filter(of));
+            }
+        }
+        if self.pod_cidrs.is_empty() {
+            self.pod_cidrs.clone_from(&before.pod_cidrs);
+        }
+        self
+    }
+
     /// The primary address: first InternalIP, else first ExternalIP.
     pub fn primary_ip(&self) -> Option<IpAddr> {
         self.internal_ips.first().or(self.external_ips.first()).copied()

@@ -7,18 +7,30 @@
 //! The thing planned is the virtual server, not the Service, so that a contest is settled in one place: the winner's
 //! real servers are in the kernel, the losers are told, and when the winner goes the next takes over in place.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use linux::row::VirtualServerKey;
 
 use super::frontends::{Frontend, Kind};
 use crate::kube::model::ObjectName;
 
+/// What a claim to an address rests on, the strongest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Right {
+    /// Given once, by the API server.
+    Allocated,
+    /// Given by a controller, through the Service's status.
+    Assigned,
+    /// Written into the Service.
+    Written,
+}
+
 /// A Service that asks for a virtual server. Ordered by right, then by age, then by namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claimant {
-    /// The address was written into the Service rather than given to it.
-    pub written: bool,
+    /// How the address came to the Service: given by the API server, by a load-balancer controller, or written by
+    /// whoever may write a Service.
+    pub right: Right,
     /// `metadata.creationTimestamp`, seconds since 1970.
     pub created: i64,
     /// Which Service.
@@ -32,7 +44,8 @@ pub struct Claimant {
 /// The index from virtual servers to claimants, and back.
 #[derive(Debug, Default)]
 pub struct Contests {
-    claimants: HashMap<VirtualServerKey, BTreeSet<Claimant>>,
+    /// In order of their rights; nearly always one.
+    claimants: HashMap<VirtualServerKey, Vec<Claimant>>,
     asked: HashMap<ObjectName, (i64, Vec<Frontend>)>,
 }
 
@@ -53,7 +66,12 @@ impl Contests {
             }
         }
         for frontend in &frontends {
-            self.claimants.entry(frontend.key).or_default().insert(claimant(service, created, frontend));
+            let (claimant, claimants) =
+                (claimant(service, created, frontend), self.claimants.entry(frontend.key).or_default());
+            if let Err(place) = claimants.binary_search(&claimant) {
+                claimants.reserve_exact(1);
+                claimants.insert(place, claimant);
+            }
         }
         if !frontends.is_empty() {
             self.asked.insert(service.clone(), (created, frontends));
@@ -106,7 +124,7 @@ impl Contests {
 
     fn withdraw(&mut self, claimant: &Claimant, key: &VirtualServerKey) {
         if let Some(claimants) = self.claimants.get_mut(key) {
-            claimants.remove(claimant);
+            claimants.retain(|other| other != claimant);
             if claimants.is_empty() {
                 self.claimants.remove(key);
             }
@@ -115,11 +133,12 @@ impl Contests {
 }
 
 fn claimant(service: &ObjectName, created: i64, frontend: &Frontend) -> Claimant {
-    let written = match frontend.kind {
-        Kind::ClusterIp | Kind::NodePort => false,
-        Kind::ExternalIp | Kind::LoadBalancerIp => true,
+    let right = match frontend.kind {
+        Kind::ClusterIp | Kind::NodePort => Right::Allocated,
+        Kind::LoadBalancerIp => Right::Assigned,
+        Kind::ExternalIp => Right::Written,
     };
-    Claimant { written, created, service: service.clone(), kind: frontend.kind, port: frontend.port }
+    Claimant { right, created, service: service.clone(), kind: frontend.kind, port: frontend.port }
 }
 
 #[cfg(test)]

@@ -129,7 +129,8 @@ pub fn node_pods(ips: impl Iterator<Item = IpAddr>, node: &ThisNode) -> Vec<Clai
 /// This node's pod prefixes; where its Node object does not say, the range given by `--cluster-cidr`.
 fn pod_nets(family: Family, node: &ThisNode, options: &Options) -> Vec<IpNet> {
     let own: Vec<IpNet> = node.pod_cidrs(family).map(|net| net.trunc()).collect();
-    if !own.is_empty() {
+    // The range of the whole cluster does not tell this node's pods from another's; without pod routing they must be.
+    if !own.is_empty() || !options.controllers.routes {
         return own;
     }
     let given = options.pod_cidrs.iter().filter(|net| Family::of_net(net) == family);

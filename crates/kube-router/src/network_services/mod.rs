@@ -27,7 +27,7 @@ use std::time::Instant;
 use linux::reconciler::Claim;
 use linux::row::{Key, Row, VirtualServerKey};
 
-use self::contests::{Claimant, Contests};
+use self::contests::{Claimant, Contests, Right};
 use self::drain::Draining;
 use self::frontends::Frontend;
 use self::health::HealthPorts;
@@ -254,7 +254,7 @@ impl NetworkServices {
             object: service.id.of_kind(Kind::Service),
             field: "spec".to_owned(),
             value: Owner::VirtualServer(frontend.key).to_string(),
-            reason: if winner.written {
+            reason: if winner.right == Right::Written {
                 format!("is already served by the older Service {}", winner.service)
             } else {
                 format!("was given to Service {}", winner.service)

@@ -42,7 +42,7 @@ pub struct Asked<'a> {
 pub fn claims(asked: &Asked<'_>, node: &ThisNode, options: &Options) -> Vec<Claim> {
     let VirtualServerKey::Address { ip, protocol, port } = asked.key else { return Vec::new() };
     let serves_here = asked.backends.values().any(|backend| backend.local);
-    if asked.kind.local_only(asked.service) && !serves_here {
+    if asked.kind.local_only(asked.service) && !serves_here && asked.draining.is_empty() {
         return Vec::new();
     }
     let family = Family::of(&ip);

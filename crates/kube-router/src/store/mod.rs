@@ -25,8 +25,9 @@ use crate::objection::{Objection, Objections};
 pub struct Store {
     own_node: Name,
     services: BTreeMap<ObjectName, Service>,
-    /// Slices by their Service, then by their own name; both in the same namespace.
-    slices: BTreeMap<ObjectName, BTreeMap<Name, EndpointSlice>>,
+    /// Slices by their Service, in order of their own name; both in the same namespace. Nearly always one, for which a
+    /// map inside would cost room for eleven.
+    slices: BTreeMap<ObjectName, Vec<EndpointSlice>>,
     /// The Service of each slice, to find it by its own name.
     slice_service: BTreeMap<ObjectName, Name>,
     nodes: BTreeMap<Name, Node>,
@@ -138,7 +139,7 @@ impl Store {
 
     /// The slices of a Service, by name, whether the Service is known or not.
     pub fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
-        self.slices.get(service).into_iter().flat_map(BTreeMap::values)
+        self.slices.get(service).into_iter().flatten()
     }
 
     /// The endpoints of a Service, with the slice that tells their ports.
@@ -202,14 +203,20 @@ impl Store {
         }
         let service = slice.service_id();
         let siblings = self.slices.entry(service.clone()).or_default();
-        let known = siblings.get(&slice.id.name);
-        let changed =
-            !known.is_some_and(|known| known.ports == slice.ports && known.endpoints == slice.endpoints);
-        if known.is_none() {
-            self.slice_service.insert(slice.id.clone(), slice.service.clone());
+        let place = siblings.binary_search_by(|sibling| sibling.id.name.cmp(&slice.id.name));
+        let known = place.ok().and_then(|at| siblings.get_mut(at));
+        let changed = !known
+            .as_ref()
+            .is_some_and(|known| known.ports == slice.ports && known.endpoints == slice.endpoints);
+        match known {
+            // kept even if only the trigger time is new
+            Some(known) => *known = slice,
+            None => {
+                self.slice_service.insert(slice.id.clone(), slice.service.clone());
+                siblings.reserve_exact(1);
+                siblings.insert(place.unwrap_or_else(|at| at), slice);
+            }
         }
-        // kept even if only the trigger time is new
-        siblings.insert(slice.id.name.clone(), slice);
         if changed {
             self.endpoints_changed(service, dirty);
         }
@@ -240,7 +247,7 @@ impl Store {
         let Some(name) = self.slice_service.remove(id) else { return };
         let service = ObjectName { namespace: id.namespace.clone(), name };
         if let Some(siblings) = self.slices.get_mut(&service) {
-            siblings.remove(&id.name);
+            siblings.retain(|sibling| sibling.id.name != id.name);
             if siblings.is_empty() {
                 self.slices.remove(&service);
             }

@@ -1,6 +1,7 @@
 //! What can be typed: one subcommand per file.
 
 mod api_server;
+mod bench;
 mod demo;
 mod on;
 mod up;
@@ -18,6 +19,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure the agent against a floor measured in the same run
+    Bench(bench::Flags),
     /// Start a cluster and a shell in it
     Up {
         #[command(flatten)]
@@ -62,6 +65,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Parses the command line and does what it says; the exit status of what was run is the lab's.
 pub(crate) fn run() -> Result<u8, Failure> {
     match Arguments::parse().command {
+        Command::Bench(flags) => bench::run(flags),
         Command::Up { place, flags } => place.run(|| up::run(flags)),
         Command::Demo { place, flags } => place.run(|| demo::run(flags)),
         Command::On { name, command } => on::run(&name, &command),

@@ -62,15 +62,36 @@ pub(super) fn shell(cluster: &Cluster, line: Option<&str>) -> Result<u8, Failure
         Some(line) => {
             shell.args(["-c", line]);
         }
-        None => eprintln!(
-            "The cluster is up; it goes when this shell ends.\n\
-             kubectl is configured; `lab on NAME CMD` runs a command on a node, pod or the outside host, and\n\
-             {} has their names and the agents' logs.",
-            folder.display()
-        ),
+        None => eprintln!("{}", greeting(cluster)),
     }
+    // `lab` itself, wherever it was built.
+    let here = std::env::current_exe()?.parent().map(std::path::Path::to_owned).unwrap_or_default();
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let paths = std::env::join_paths(std::iter::once(here).chain(std::env::split_paths(&paths)))?;
+    shell.env("PATH", paths);
     shell.env("KUBECONFIG", cluster.kubeconfig()).env("LAB_FOLDER", folder).env("PS1", "lab# ");
     let name = process::describe(&shell);
     let status = process::spawn(&mut shell)?.wait().map_err(|error| format!("{name}: {error}"))?;
     Ok(u8::try_from(process::exit_code(status)).unwrap_or(1))
+}
+
+fn greeting(cluster: &Cluster) -> String {
+    let folder = cluster.fabric().folder().display();
+    let nodes: Vec<&str> = cluster.nodes().iter().map(|node| node.name()).collect();
+    format!(
+        "\nThe cluster is up; it goes when this shell ends (exit). Nodes: {}.\n  \
+         kubectl get pods,svc -A -o wide       what there is; apply, annotate, scale and delete work, too\n  \
+         lab on node-1 ipvsadm -ln             what a node's kernel holds\n  \
+         lab on node-1 ip addr show dev kube-dummy-if\n  \
+         lab on node-1 bash                    a shell on a node\n  \
+         lab on outside-1 curl -s http://{}:30080/   from outside: who answers, and whom it saw\n  \
+         lab on NAMESPACE.POD CMD              the same from a pod\n  \
+         less {folder}/node-1.log   the log of an agent\n",
+        nodes.join(", "),
+        cluster
+            .node(1)
+            .ok()
+            .and_then(|node| node.addresses().first().copied())
+            .map_or("NODE".to_owned(), |ip| ip.to_string()),
+    )
 }

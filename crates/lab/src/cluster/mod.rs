@@ -2,6 +2,7 @@
 
 mod agent;
 mod builder;
+mod readiness;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use serde_json::json;
 
 pub use agent::Agent;
 pub use builder::Builder;
+pub use readiness::is_ready;
 
 use crate::api_server::{ApiError, ApiServer, Faults, Handle};
 use crate::kubelet::Kubelet;
@@ -52,6 +54,16 @@ pub enum Error {
     /// A number no node has.
     #[error("there is no node {0}")]
     NoNode(usize),
+    /// An agent that has ended by itself.
+    #[error("the agent of {node} has ended with status {status}; its log is {log}")]
+    Ended {
+        /// Which.
+        node: String,
+        /// Exit status as a shell reports it.
+        status: i32,
+        /// What it said.
+        log: PathBuf,
+    },
     /// A condition that did not come true.
     #[error("{what}: not within {}s", limit.as_secs())]
     NotYet {
@@ -183,6 +195,11 @@ impl Cluster {
     /// The agent of node number `index` (from 1), if it was started and not taken.
     pub fn agent(&mut self, index: usize) -> Option<&mut Agent> {
         self.agents.get_mut(index.checked_sub(1)?)?.as_mut()
+    }
+
+    /// The log of the agent of node number `index` (from 1), all its lives.
+    pub fn agent_log(&self, index: usize) -> Result<PathBuf, Error> {
+        Ok(self.fabric.folder().join(format!("{}.log", self.node(index)?.name())))
     }
 
     /// Takes the agent of node number `index` (from 1), to stop or kill it.

@@ -79,7 +79,7 @@ pub(super) struct Asker {
 }
 
 impl Asker {
-    async fn connect(&self) -> io::Result<Connected> {
+    pub(super) async fn connect(&self) -> io::Result<Connected> {
         connect(&self.namespace, self.protocol, self.to, self.source, self.limit).await
     }
 

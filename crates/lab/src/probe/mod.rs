@@ -4,6 +4,7 @@
 //! caller, so that a truth table of hundreds of cells is asked in parallel even where starting a process takes 70 ms.
 
 mod client;
+mod http;
 mod server;
 mod socket;
 
@@ -77,6 +78,11 @@ impl Probe {
     /// One question on a connection of its own.
     pub async fn ask(&self, protocol: Protocol, to: SocketAddr) -> Outcome {
         self.asker(protocol, to).once().await
+    }
+
+    /// Status and body of an HTTP `GET`.
+    pub async fn get(&self, to: SocketAddr, path: &str) -> Result<(u16, String), Failure> {
+        http::get(self.asker(Protocol::Tcp, to), path).await
     }
 
     /// Opens a connection and keeps asking on it; an error if it does not open or does not answer at first.

@@ -143,7 +143,8 @@ pub fn has_terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 
-fn terminal_size() -> Option<(u16, u16)> {
+/// Rows and columns of this process's terminal, if it has one.
+pub fn terminal_size() -> Option<(u16, u16)> {
     let text = crate::process::run_on_terminal(crate::process::command("stty").arg("size")).ok()?;
     let (rows, columns) = text.trim().split_once(' ')?;
     Some((rows.parse().ok()?, columns.parse().ok()?))

@@ -291,6 +291,11 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         self.lanes.get(&lane).is_some_and(|state| state.adopted)
     }
 
+    /// True when this lane's tables have been read, or could not be.
+    pub fn has_answered(&self, lane: LaneName) -> bool {
+        self.lanes.get(&lane).is_some_and(|state| state.adopted || state.read_failures > 0)
+    }
+
     /// Whether a lane has a job in hand.
     pub fn is_busy(&self, lane: LaneName) -> bool {
         self.lanes.get(&lane).is_some_and(|state| state.busy)
@@ -404,6 +409,9 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
                 state.pending.remove(key);
             }
             self.entries.remove(key);
+            if let Some(waiters) = key.container().and_then(|container| self.waiting.get_mut(&container)) {
+                waiters.remove(key);
+            }
             self.wake(key);
             return;
         }

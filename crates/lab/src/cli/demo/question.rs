@@ -1,0 +1,205 @@
+//! Which connections the demo makes, and what is right for each: pure, from the [`State`] of the cluster.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use lab::probe::Protocol;
+
+use super::state::{Host, Pod, Port, Service, State};
+
+/// A way into a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Way {
+    ClusterIp,
+    Hairpin,
+    NodePort,
+    /// NodePort of a node that has no backend, where the service keeps traffic local.
+    NodePortWithoutBackend,
+    ExternalIp,
+    LoadBalancerIp,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Client {
+    /// A pod, with the node it is on.
+    Pod { namespace: String, name: String, node: String },
+    /// A node itself; the number counts from 1.
+    Node(usize),
+    /// The host outside; its connections enter by the node of this number, from 1.
+    Outside(usize),
+}
+
+/// Which address of the client the backend should see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The client's own.
+    Client,
+    /// The client's own, or one of the node it entered by if the backend is elsewhere.
+    ClientOrNode,
+    /// The address that was asked: a pod that reaches itself.
+    Service,
+}
+
+/// Connections of one client to one address, one after the other.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    /// Place of the service in the state, for the order of the table.
+    pub(super) service: usize,
+    pub(super) protocol: Protocol,
+    /// The service's port, not that of a NodePort.
+    pub(super) port: u16,
+    pub(super) way: Way,
+    pub(super) client: Client,
+    pub(super) to: SocketAddr,
+    pub(super) times: usize,
+    /// Who may answer; nobody must if it is empty.
+    pub(super) backends: BTreeSet<String>,
+    pub(super) sticky: bool,
+    pub(super) source: Source,
+}
+
+/// The node that connections to external addresses enter by, unless a service is choosy: a router's one route.
+const EXTERNAL_ENTRY: usize = 1;
+/// The same for load-balancer addresses.
+const BALANCER_ENTRY: usize = 2;
+
+/// All questions, service by service.
+pub(super) fn all(state: &State) -> Vec<Question> {
+    let mut questions = Vec::new();
+    for (index, service) in state.services.iter().enumerate() {
+        for port in &service.ports {
+            let asking = Asking { state, index, service, port };
+            questions.extend(asking.cluster_ip());
+            questions.extend(asking.hairpin());
+            questions.extend(asking.node_port());
+            questions.extend(asking.routed(&service.external_ips, Way::ExternalIp, EXTERNAL_ENTRY));
+            questions.extend(asking.routed(&service.balancer_ips, Way::LoadBalancerIp, BALANCER_ENTRY));
+        }
+    }
+    questions
+}
+
+struct Asking<'a> {
+    state: &'a State,
+    index: usize,
+    service: &'a Service,
+    port: &'a Port,
+}
+
+impl Asking<'_> {
+    /// To every cluster IP, from a pod on each node and from each node.
+    fn cluster_ip(&self) -> Vec<Question> {
+        let mut clients: Vec<Client> =
+            self.state.nodes.iter().filter_map(|node| self.client_on(node)).collect();
+        clients.extend((1..=self.state.nodes.len()).map(Client::Node));
+        let to = |client: &Client| {
+            self.questions(Way::ClusterIp, client, &self.service.cluster_ips, Source::Client)
+        };
+        clients.iter().flat_map(to).collect()
+    }
+
+    /// From each backend that is the only one to itself; with several, round robin would ask the others.
+    fn hairpin(&self) -> Vec<Question> {
+        let own = |pod: &&Pod| {
+            pod.namespace == self.service.namespace && self.service.backends.contains_key(&pod.name)
+        };
+        let alone = self.service.hairpin && self.service.backends.len() == 1;
+        let pods = self.state.pods.iter().filter(own).filter(|_| alone);
+        pods.flat_map(|pod| {
+            self.questions(Way::Hairpin, &as_client(pod), &self.service.cluster_ips, Source::Service)
+        })
+        .collect()
+    }
+
+    /// From outside to every address of every node.
+    fn node_port(&self) -> Vec<Question> {
+        let Some(node_port) = self.port.node_port else { return Vec::new() };
+        let mut questions = Vec::new();
+        for (number, node) in (1..).zip(&self.state.nodes) {
+            let addresses = self.usable(&node.addresses);
+            let mut asked =
+                self.questions(Way::NodePort, &Client::Outside(number), &addresses, self.outside_source());
+            for question in &mut asked {
+                question.to.set_port(node_port);
+                self.keep_local(question, node);
+            }
+            questions.extend(asked);
+        }
+        questions
+    }
+
+    /// From outside to addresses that are routed to one node.
+    fn routed(&self, addresses: &[IpAddr], way: Way, usual: usize) -> Vec<Question> {
+        let has_backend = |node: &Host| self.service.backends.values().any(|on| *on == node.name);
+        let choice = self.state.nodes.iter().position(has_backend).filter(|_| self.service.local);
+        let entry = choice.map_or(usual.min(self.state.nodes.len()), |index| index + 1);
+        let mut questions = self.questions(way, &Client::Outside(entry), addresses, self.outside_source());
+        if let Some(node) = self.state.nodes.get(entry.saturating_sub(1)) {
+            questions.iter_mut().for_each(|question| self.keep_local(question, node));
+        }
+        questions
+    }
+
+    /// With externalTrafficPolicy Local only backends of the entered node may answer.
+    fn keep_local(&self, question: &mut Question, node: &Host) {
+        if !self.service.local {
+            return;
+        }
+        question.backends.retain(|name| self.service.backends.get(name) == Some(&node.name));
+        if question.backends.is_empty() {
+            question.way = Way::NodePortWithoutBackend;
+            question.times = 1;
+        }
+    }
+
+    fn outside_source(&self) -> Source {
+        if self.service.local { Source::Client } else { Source::ClientOrNode }
+    }
+
+    /// Addresses of the families the service has.
+    fn usable(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let has =
+            |address: &&IpAddr| self.service.cluster_ips.iter().any(|ip| ip.is_ipv4() == address.is_ipv4());
+        addresses.iter().filter(has).copied().collect()
+    }
+
+    /// A pod of the node that is no backend of the service.
+    fn client_on(&self, node: &Host) -> Option<Client> {
+        let fits = |pod: &&Pod| pod.node == node.name && !self.service.backends.contains_key(&pod.name);
+        self.state.pods.iter().find(fits).map(as_client)
+    }
+
+    fn questions(&self, way: Way, client: &Client, addresses: &[IpAddr], source: Source) -> Vec<Question> {
+        let question = |address: &IpAddr| Question {
+            service: self.index,
+            protocol: self.port.protocol,
+            port: self.port.number,
+            way,
+            client: client.clone(),
+            to: SocketAddr::new(*address, self.port.number),
+            times: (2 * self.service.backends.len()).max(4),
+            backends: self.service.backends.keys().cloned().collect(),
+            sticky: self.service.sticky,
+            source,
+        };
+        addresses.iter().map(question).collect()
+    }
+}
+
+fn as_client(pod: &Pod) -> Client {
+    Client::Pod { namespace: pod.namespace.clone(), name: pod.name.clone(), node: pod.node.clone() }
+}
+
+/// `ip -batch` lines by which the outside host finds the addresses that no subnet leads to.
+pub(super) fn routes(state: &State, questions: &[Question]) -> String {
+    let mut lines = BTreeSet::new();
+    for question in questions.iter().filter(|q| matches!(q.way, Way::ExternalIp | Way::LoadBalancerIp)) {
+        let Client::Outside(entry) = question.client else { continue };
+        let node = entry.checked_sub(1).and_then(|at| state.nodes.get(at));
+        let to = question.to.ip();
+        let via = node.and_then(|node| node.addresses.iter().find(|hop| hop.is_ipv4() == to.is_ipv4()));
+        lines.extend(via.map(|via| format!("route replace {to} via {via}\n")));
+    }
+    lines.into_iter().collect()
+}
