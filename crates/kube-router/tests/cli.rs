@@ -95,8 +95,9 @@ fn get(address: &str, path: &str) -> (u16, String) {
     (status, text.split_once("\r\n\r\n").unwrap().1.to_owned())
 }
 
+/// An agent that lives on any kernel: the service proxy would need IPVS, the life of the process does not.
 const QUIET: [&str; 3] =
-    ["--master=http://127.0.0.1:1", "--hostname-override=node-1", "--run-firewall=false"];
+    ["--master=http://127.0.0.1:1", "--hostname-override=node-1", "--run-service-proxy=false"];
 
 #[test]
 fn help_and_version_end_well_on_stderr() {
@@ -245,6 +246,7 @@ fn the_start_names_older_flags_and_what_is_not_built_once() {
     let agent = Agent::start(&[
         "--master=http://127.0.0.1:1",
         "--hostname-override=node-1",
+        "--run-service-proxy=false",
         "--health-addr=127.0.0.1",
         &port,
         "--config-sync-period=1m",

@@ -254,10 +254,14 @@ pub(super) fn rate(asker: Asker, per_second: u32, during: Duration) -> Asking {
         let mut open: JoinSet<(Duration, Outcome)> = JoinSet::new();
         let mut ticks = interval(Duration::from_secs(1) / per_second.max(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let mut held = true;
         while start.elapsed() < during {
             tokio::select! {
-                // A stop handle that is dropped is no stop: `finish` gives it away.
-                Ok(()) = &mut stopped => break,
+                // A handle that is dropped is no stop, and must not be asked again.
+                stop = &mut stopped, if held => match stop {
+                    Ok(()) => break,
+                    Err(_) => held = false,
+                },
                 _ = ticks.tick() => {
                     let asker = asker.clone();
                     let at = start.elapsed();
