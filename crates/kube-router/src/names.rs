@@ -3,8 +3,6 @@
 //! Nothing is decided here but spelling, and the spelling is upstream's: a node can be handed over in either
 //! direction. Names built from objects (hashes) are made where the object is known, from the prefixes here.
 
-use std::borrow::Cow;
-
 /// Chains in `filter` and `nat`.
 pub mod chain {
     /// The service firewall (filter), reached from INPUT for traffic to service addresses.
@@ -29,7 +27,7 @@ pub mod chain {
     pub const POD_PREFIX: &str = "KUBE-POD-FW-";
 }
 
-/// IP sets. Those of IPv6 carry a prefix: see [`set_name`].
+/// IP sets. Those of IPv6 carry a prefix in the kernel: see [`linux::ipset::kernel_name`].
 pub mod set {
     /// Addresses of this node (hash:ip).
     pub const LOCAL_IPS: &str = "kube-router-local-ips";
@@ -54,13 +52,6 @@ pub mod set {
     pub const DESTINATION_PREFIX: &str = "KUBE-DST-";
     /// What a Go kube-router fills before it swaps a set; a leftover if it was killed in between.
     pub const TEMPORARY_PREFIX: &str = "TMP-";
-    /// Stands before the name of every set of IPv6 addresses.
-    pub const IPV6_PREFIX: &str = "inet6:";
-}
-
-/// The name of a set in its family.
-pub fn set_name(name: &'static str, ipv6: bool) -> Cow<'static, str> {
-    if ipv6 { Cow::Owned(format!("{}{name}", set::IPV6_PREFIX)) } else { Cow::Borrowed(name) }
 }
 
 /// Network interfaces.
@@ -175,6 +166,9 @@ pub mod label {
 
 #[cfg(test)]
 mod tests {
+    use linux::ipset::kernel_name;
+    use linux::row::{Family, SetKey};
+
     use super::*;
 
     /// The kernel's limits: 15 bytes for a link (IFNAMSIZ), 28 for a chain (XT_EXTENSION_MAXNAMELEN), 31 for a set
@@ -189,8 +183,10 @@ mod tests {
         }
         assert!(chain::POLICY_PREFIX.len() + 16 <= 28);
         for set in [set::LOCAL_IPS, set::SERVICE_IPS, set::SERVICE_PORTS, set::POD_SUBNETS, set::NODE_IPS] {
-            assert!(set_name(set, true).len() <= 31, "{set}");
+            let key = SetKey { family: Family::V6, name: set.into() };
+            assert!(kernel_name(&key).len() <= 31, "{set}");
         }
-        assert!(set::IPV6_PREFIX.len() + set::SOURCE_PREFIX.len() + 16 <= 31);
+        let hashed = format!("{}{:016}", set::SOURCE_PREFIX, 0);
+        assert!(kernel_name(&SetKey { family: Family::V6, name: hashed.into() }).len() <= 31);
     }
 }

@@ -237,7 +237,6 @@ impl Core {
             tracing::warn!("{objection}");
         }
         if dirty.own_node {
-            // A Node object that goes away says nothing about the node: what was known of it stays.
             self.take_node();
         }
         if !self.planning {

@@ -223,7 +223,7 @@ impl Node {
     }
 }
 
-/// A Pod, as far as the service proxy needs it. Only pods of this node are watched by it.
+/// A Pod, as far as the service proxy needs it. It watches those of this node, and all where removed endpoints drain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
     /// Which.

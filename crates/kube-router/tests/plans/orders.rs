@@ -15,7 +15,7 @@ use kube_router::options::Options;
 use kube_router::owner::Owner;
 use linux::lane::Job;
 use linux::reconciler::Reconciler;
-use linux::row::{Family, Key, LaneName, Member, Protocol, Row, SetKey, VirtualServerKey};
+use linux::row::{Family, Key, LaneName, Member, Protocol, Row, SetKey, Table, VirtualServerKey};
 
 use crate::cluster::{Cluster, HERE};
 
@@ -115,22 +115,9 @@ fn every_claim_waits_for_what_it_needs() {
             sorts.insert(claim.key.table());
         }
     }
-    use linux::row::Table::*;
-    let all = [
-        Sysctls,
-        Links,
-        BridgePorts,
-        Addresses,
-        Routes,
-        IpvsTimeouts,
-        VirtualServers,
-        RealServers,
-        Sets,
-        Members,
-        Chains,
-        ForeignRules,
-    ];
-    assert_eq!(sorts, BTreeSet::from(all), "every sort of row is looked at");
+    // Policy routing rules are the only rows the service proxy has none of.
+    let all = Table::ALL.into_iter().filter(|table| *table != Table::PolicyRules);
+    assert_eq!(sorts, all.collect::<BTreeSet<_>>(), "every sort of row is looked at");
     assert!(base::settings().count() > 0);
 
     // What is waited for, and what a row stands on, is wanted by somebody: nothing waits in vain.

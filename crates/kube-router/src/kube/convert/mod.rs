@@ -130,12 +130,3 @@ kind!(Service, "/api/v1/services", service::service);
 kind!(EndpointSlice, "/apis/discovery.k8s.io/v1/endpointslices", slice::slice);
 kind!(Node, "/api/v1/nodes", node::node);
 kind!(Pod, "/api/v1/pods", pod::pod);
-
-/// Label that gives a Service (and its EndpointSlices) to another proxy.
-pub const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
-/// Label of headless Services and their EndpointSlices.
-pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
-/// Label of an EndpointSlice that names its Service.
-pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-/// Value of [`PROXY_NAME_LABEL`] that means this proxy.
-pub const OUR_PROXY_NAME: &str = "kube-router";

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 
 use linux::row::Scheduler;
 
+use super::Unused;
 use super::reading::{Reading, dedup};
-use super::{HEADLESS_LABEL, OUR_PROXY_NAME, PROXY_NAME_LABEL, Unused};
 use crate::annotations::{SchedulerFlags, ServiceAnnotations};
 use crate::kube::model::{Kind, Service, ServicePort, ServiceWishes};
 use crate::kube::wire::{self, List, Meta, Text};
+use crate::names::label;
 
 /// `spec.sessionAffinityConfig.clientIP.timeoutSeconds` if it is not set (core/v1 `DefaultClientIPServiceAffinitySeconds`).
 const AFFINITY_SECONDS: u32 = 10_800;
@@ -17,10 +18,10 @@ const MOST_AFFINITY_SECONDS: u32 = 86_400;
 
 /// Ignored are, in this order: Services of another proxy, headless ones, names instead of addresses.
 pub(super) fn service(wire: wire::Service, meta: Meta, reading: &mut Reading<'_>) -> Result<Service, Unused> {
-    if meta.label(PROXY_NAME_LABEL).is_some_and(|name| name != OUR_PROXY_NAME) {
+    if meta.label(label::SERVICE_PROXY_NAME).is_some_and(|name| name != label::PROXY_NAME) {
         return Err(Unused::OtherProxy);
     }
-    if meta.label(HEADLESS_LABEL).is_some() {
+    if meta.label(label::HEADLESS).is_some() {
         return Err(Unused::Headless);
     }
     let spec = reading.take("spec", wire.spec).ok_or(Unused::Headless)?;

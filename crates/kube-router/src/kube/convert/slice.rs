@@ -3,9 +3,10 @@
 use linux::row::{Family, Name};
 
 use super::reading::{Reading, dedup};
-use super::{HEADLESS_LABEL, Lenient, SERVICE_NAME_LABEL, Unused};
+use super::{Lenient, Unused};
 use crate::kube::model::{Endpoint, EndpointPort, EndpointSlice};
 use crate::kube::wire::{self, List, Meta};
+use crate::names::label;
 
 /// Annotation with the time of the change that led to this version of the slice (RFC 3339).
 const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
@@ -15,7 +16,7 @@ pub(super) fn slice(
     meta: Meta,
     reading: &mut Reading<'_>,
 ) -> Result<EndpointSlice, Unused> {
-    if meta.label(HEADLESS_LABEL).is_some() {
+    if meta.label(label::HEADLESS).is_some() {
         return Err(Unused::Headless);
     }
     let family = match reading.text("addressType", wire.address_type).as_deref() {
@@ -29,7 +30,7 @@ pub(super) fn slice(
         }
     };
     let Some(service) = service_name(&meta, reading) else {
-        let field = format!("metadata.labels[{SERVICE_NAME_LABEL}]");
+        let field = format!("metadata.labels[{}]", label::SERVICE_NAME);
         reading.object_to(field, "", "is missing and no owner tells the Service", "the slice is not used");
         return Err(Unused::Unusable);
     };
@@ -54,7 +55,7 @@ fn service_name(meta: &Meta, reading: &mut Reading<'_>) -> Option<Name> {
         _ => None,
     };
     let origin = || meta.generate_name.get().map(|name| name.strip_suffix('-').unwrap_or(name));
-    let name = [meta.label(SERVICE_NAME_LABEL), owner(), origin()]
+    let name = [meta.label(label::SERVICE_NAME), owner(), origin()]
         .into_iter()
         .flatten()
         .find(|name| !name.is_empty());

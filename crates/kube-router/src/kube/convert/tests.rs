@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::kube::model::{EndpointSlice, Node, Pod, Service, ServiceWishes};
+use crate::names::label;
 
 fn convert<W: Wire>(value: Value) -> Converted {
     serde_json::from_value::<W>(value)
@@ -113,9 +114,9 @@ fn services_that_concern_us_not_are_left_out() {
         (with(a_service(), "/spec/clusterIP", Value::Null), Unused::Headless),
         (with(a_service(), "/spec", Value::Null), Unused::Headless),
         (with(a_service(), "/spec/type", json!("ExternalName")), Unused::ExternalName),
-        (label(HEADLESS_LABEL, ""), Unused::Headless),
-        (label(PROXY_NAME_LABEL, "cilium"), Unused::OtherProxy),
-        (label(PROXY_NAME_LABEL, ""), Unused::OtherProxy),
+        (label(label::HEADLESS, ""), Unused::Headless),
+        (label(label::SERVICE_PROXY_NAME, "cilium"), Unused::OtherProxy),
+        (label(label::SERVICE_PROXY_NAME, ""), Unused::OtherProxy),
     ];
     for (value, why) in cases {
         let converted = convert::<wire::Service>(value);
@@ -123,7 +124,7 @@ fn services_that_concern_us_not_are_left_out() {
         assert_eq!(converted.objections, []);
         assert_eq!(converted.id.to_string(), "shop/web");
     }
-    service(label(PROXY_NAME_LABEL, OUR_PROXY_NAME));
+    service(label(label::SERVICE_PROXY_NAME, label::PROXY_NAME));
 }
 
 /// For every malformed part: the part is left out and named, the rest of the object is what it was.

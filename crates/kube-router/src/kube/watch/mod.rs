@@ -27,6 +27,7 @@ use super::convert::Wire;
 use super::interner::Interner;
 use super::model::{Kind, WatchEvent};
 use super::wire;
+use crate::names::label;
 use attempt::{Ended, Step, Strategy};
 use pause::Pause;
 pub use status::WatchStatus;
@@ -55,7 +56,7 @@ impl Selection {
 
     /// Services or EndpointSlices, without headless ones: those concern no proxy and need not be sent.
     pub fn not_headless(kind: Kind) -> Selection {
-        Selection { labels: Some(format!("!{}", super::convert::HEADLESS_LABEL)), ..Selection::all(kind) }
+        Selection { labels: Some(format!("!{}", label::HEADLESS)), ..Selection::all(kind) }
     }
 }
 
