@@ -80,7 +80,8 @@ fn set(socket: &mut Option<Fou>, family: Family, port: u16, open: bool) -> Resul
         }
         Err(error) => return Err(refusal(DOING, &error)),
     };
-    let fulfilled = if open { libc::EALREADY } else { libc::ENOENT };
+    // What is not open cannot be closed: the kernel says so in this way.
+    let fulfilled = if open { libc::EALREADY } else { libc::EINVAL };
     match fou.set(family, port, open) {
         Err(error) if error.errno() == Some(fulfilled) => Ok(()),
         // Somebody's socket, or ours: the kernel does not tell them apart.
