@@ -78,6 +78,16 @@ pub enum Match {
         /// `!`
         not: bool,
     },
+    /// `-m connmark --mark value/mask`: the mark of the packet's tracked flow; an untracked packet has none and never
+    /// matches, negated or not.
+    ConnectionMark {
+        /// Value.
+        value: u32,
+        /// Mask.
+        mask: u32,
+        /// `!`
+        not: bool,
+    },
     /// `-m conntrack --ctstate`
     ConntrackState(Vec<ConntrackState>),
     /// `-m addrtype --src-type/--dst-type LOCAL`

@@ -108,12 +108,8 @@ fn extension(text: &mut String, condition: &Match, protocol: &str, family: Famil
                 .collect();
             put!(text, " -m set{} --match-set {prefix}{name} {}", negation(*not), directions.join(","));
         }
-        Match::Mark { value, mask, not } => {
-            put!(text, " -m mark{} --mark {value:#x}", negation(*not));
-            if *mask != u32::MAX {
-                put!(text, "/{mask:#x}");
-            }
-        }
+        Match::Mark { value, mask, not } => marked(text, "mark", *value, *mask, *not),
+        Match::ConnectionMark { value, mask, not } => marked(text, "connmark", *value, *mask, *not),
         Match::ConntrackState(states) => {
             let ordered: BTreeSet<&ConntrackState> = states.iter().collect();
             let states: Vec<&str> = ordered.into_iter().map(|state| state_name(*state)).collect();
@@ -134,6 +130,13 @@ fn extension(text: &mut String, condition: &Match, protocol: &str, family: Famil
                 put!(text, " --limit-burst {burst}");
             }
         }
+    }
+}
+
+fn marked(text: &mut String, module: &str, value: u32, mask: u32, not: bool) {
+    put!(text, " -m {module}{} --mark {value:#x}", negation(not));
+    if mask != u32::MAX {
+        put!(text, "/{mask:#x}");
     }
 }
 
