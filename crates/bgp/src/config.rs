@@ -189,7 +189,11 @@ impl Config {
         if let Some(restart) = &self.graceful_restart {
             let time = restart.restart_time;
             if time.as_secs() > 4095 || time.subsec_nanos() != 0 {
-                object("graceful_restart.restart_time", format!("{time:?}"), "must be whole seconds, at most 4095");
+                object(
+                    "graceful_restart.restart_time",
+                    format!("{time:?}"),
+                    "must be whole seconds, at most 4095",
+                );
             }
         }
     }

@@ -33,8 +33,8 @@ impl Password {
         }
     }
 
-    /// The key itself, for the socket option.
-    pub(crate) fn reveal(&self) -> &[u8] {
+    /// The key itself, for the one place that sets the socket option.
+    pub fn reveal(&self) -> &[u8] {
         &self.0
     }
 }
