@@ -81,6 +81,8 @@ pub mod route {
     /// The names of these tables in `rt_tables`.
     pub const TABLE_NAMES: [(u32, &str); 3] =
         [(TABLE_OVERLAY, "kube-router"), (TABLE_DSR, "kube-router-dsr"), (TABLE_EXTERNAL_IP, "external_ip")];
+    /// The kernel's table of all other routes.
+    pub const TABLE_MAIN: u32 = 254;
     /// The kernel's table of local addresses.
     pub const TABLE_LOCAL: u32 = 255;
     /// Priority of the rules that send a DSR mark to [`TABLE_DSR`].
