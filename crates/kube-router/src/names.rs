@@ -137,6 +137,9 @@ pub mod mark {
     pub const DSR_MASK: u32 = 0x3fff;
 }
 
+/// The CNI configuration file, unless `KUBE_ROUTER_CNI_CONF_FILE` names another.
+pub const CNI_FILE: &str = "/etc/cni/net.d/10-kuberouter.conf";
+
 /// The NFLOG group that refused packets go to.
 pub const NFLOG_GROUP: u16 = 100;
 

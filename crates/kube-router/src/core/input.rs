@@ -1,7 +1,9 @@
 //! What reaches the core.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use linux::lane::Report;
 use linux::row::{Key, LaneName, Row, VirtualServerKey};
 use tokio::sync::oneshot;
@@ -9,6 +11,7 @@ use tokio::sync::oneshot;
 use crate::kube::model::{ObjectName, WatchEvent};
 use crate::network_services::drain::RealServerKey;
 use crate::node::Facts;
+use crate::secret::Secret;
 
 /// One message to the core.
 #[derive(Debug)]
@@ -33,6 +36,12 @@ pub enum Input {
 pub enum News {
     /// Draining real servers without connections.
     Idle(Vec<RealServerKey>),
+    /// Next hops of the best paths learned from BGP peers to these prefixes now; none where there is no path any more.
+    Selected(Vec<(IpNet, Option<IpAddr>)>),
+    /// The BGP speaker has begun to select paths.
+    SelectionBegan,
+    /// The file with the passwords of BGP peers says this now.
+    Passwords(Secret),
     /// A scrape wants to know whose each virtual server is.
     Owners(oneshot::Sender<HashMap<VirtualServerKey, ObjectName>>),
 }

@@ -26,11 +26,12 @@ mod told;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use ipnet::IpNet;
 use linux::reconciler::Claim;
 use linux::row::Name;
-use sha2::{Digest, Sha256};
+use ring::digest::{SHA256, digest};
 
 use self::learned::LearnedPaths;
 use self::peers::{Own, Peer};
@@ -38,7 +39,8 @@ use self::told::Told;
 use crate::core::{Effect, Found, Inputs};
 use crate::kube::model::{Kind, Node, ObjectName};
 use crate::names;
-use crate::node::ThisNode;
+use crate::node::Facts;
+use crate::secret::Secret;
 
 /// The subject of a plan of this controller.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,7 +72,13 @@ pub struct NetworkRoutes {
     mesh_of: BTreeMap<Name, IpAddr>,
     told: Told,
     /// Passwords of external peers as their file says now.
-    passwords: Option<String>,
+    passwords: Option<Secret>,
+    /// The speaker has begun to select paths: it knows what peers advertise, or has waited long enough.
+    selecting: bool,
+    /// When peers have had their time to come up after our start.
+    settled_at: Option<Instant>,
+    /// Routes nobody advertises may go.
+    converged: bool,
     dirty_base: bool,
     dirty_speaker: bool,
     dirty_nodes: BTreeSet<Name>,
@@ -153,17 +161,16 @@ fn addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
 /// colons out before it hashes, so that two next hops may share a tunnel (W8).
 pub fn tunnel_name(remote: IpAddr) -> Name {
     let hash = match remote {
-        IpAddr::V4(ip) => Sha256::digest(ip.octets()),
-        IpAddr::V6(ip) => Sha256::digest(ip.octets()),
+        IpAddr::V4(ip) => digest(&SHA256, &ip.octets()),
+        IpAddr::V6(ip) => digest(&SHA256, &ip.octets()),
     };
-    let digits: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let digits: String = hash.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     Name::from(format!("{}{}", names::link::TUNNEL_PREFIX, digits.get(..11).unwrap_or(&digits)))
 }
 
-/// What of the node itself plans of this controller look at.
-fn seen(node: &ThisNode) -> impl PartialEq + use<> {
-    let facts = &node.facts;
-    (facts.addresses.clone(), facts.mtu.clone(), facts.tunnels.clone())
+/// What of this node's links plans of this controller look at.
+fn seen(facts: &Facts) -> impl PartialEq + use<'_> {
+    (&facts.addresses, &facts.mtu, &facts.tunnels)
 }
 
 #[cfg(test)]
