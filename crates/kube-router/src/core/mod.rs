@@ -292,19 +292,24 @@ impl Core {
             self.services.pods_changed(&pods, inputs);
             self.replan_everything();
         }
-        let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
-        let reconciler = &self.reconciler;
-        let in_kernel = |key: &VirtualServerKey| {
-            let key = Key::VirtualServer(*key);
-            let inside = reconciler.contents(&key).filter_map(|(key, _)| match key {
-                Key::RealServer(_, ip, port) => Some((*ip, *port)),
-                _ => None,
-            });
-            inside.collect()
-        };
-        let planned = self.services.plan(inputs, now, &in_kernel);
-        for (owner, claims) in planned {
-            self.reconciler.set(&owner, claims);
+        loop {
+            let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
+            let reconciler = &self.reconciler;
+            let in_kernel = |key: &VirtualServerKey| {
+                let key = Key::VirtualServer(*key);
+                let inside = reconciler.contents(&key).filter_map(|(key, _)| match key {
+                    Key::RealServer(_, ip, port) => Some((*ip, *port)),
+                    _ => None,
+                });
+                inside.collect()
+            };
+            let planned = self.services.plan(inputs, now, &in_kernel);
+            if planned.is_empty() {
+                break;
+            }
+            for (owner, claims) in planned {
+                self.reconciler.set(&owner, claims);
+            }
         }
         self.reconciler.allow_removals();
         if self.drains_version != self.services.draining().version() {

@@ -39,6 +39,9 @@ use crate::options::Options;
 use crate::owner::Owner;
 use crate::store::Store;
 
+/// Virtual servers planned in one go: a start plans them all, and what is planned takes room until it is handed on.
+const PLANNED_AT_ONCE: usize = 512;
+
 /// What plans are made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
@@ -135,8 +138,8 @@ impl NetworkServices {
         }
     }
 
-    /// What must be planned now, planned. `in_kernel` tells the real servers a virtual server is believed to have.
-    /// O(what is dirty).
+    /// What must be planned now, planned, or a part of it: to be called until there is nothing. `in_kernel` tells the
+    /// real servers a virtual server is believed to have. O(what is planned).
     pub fn plan(
         &mut self,
         inputs: Inputs<'_>,
@@ -144,7 +147,7 @@ impl NetworkServices {
         in_kernel: &dyn Fn(&VirtualServerKey) -> Vec<(IpAddr, u16)>,
     ) -> Vec<Planned> {
         self.dirty.extend(self.draining.take_due(now));
-        let mut planned = Vec::with_capacity(self.dirty.len() + 3);
+        let mut planned = Vec::new();
         if std::mem::take(&mut self.dirty_base) {
             planned.push((Owner::ServiceProxy, base::claims(inputs.node, inputs.options)));
             planned.push((Owner::NodeAddresses, firewall::local_ips(inputs.node)));
@@ -155,7 +158,9 @@ impl NetworkServices {
         if std::mem::take(&mut self.dirty_pods) {
             planned.push((Owner::NodePods, firewall::node_pods(self.pods.here(), inputs.node)));
         }
-        for key in std::mem::take(&mut self.dirty) {
+        while planned.len() < PLANNED_AT_ONCE
+            && let Some(key) = self.dirty.pop_first()
+        {
             let claims = self.plan_virtual_server(key, inputs, now, in_kernel);
             planned.push((Owner::VirtualServer(key), claims));
         }

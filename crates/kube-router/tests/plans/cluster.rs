@@ -73,17 +73,22 @@ impl Cluster {
         for (id, objections) in found {
             self.objections.replace(&id.of_kind(Kind::Service), objections);
         }
-        let wanted = &self.wanted;
-        let planned = self.services.plan(inputs, now, &|server| real_servers(wanted, server));
-        let owners = planned.iter().map(|(owner, _)| owner.clone()).collect();
-        for (owner, claims) in planned {
-            if claims.is_empty() {
-                self.wanted.remove(&owner);
-            } else {
-                self.wanted.insert(owner, claims);
+        let mut owners = BTreeSet::new();
+        loop {
+            let wanted = &self.wanted;
+            let planned = self.services.plan(inputs, now, &|server| real_servers(wanted, server));
+            if planned.is_empty() {
+                return owners;
+            }
+            owners.extend(planned.iter().map(|(owner, _)| owner.clone()));
+            for (owner, claims) in planned {
+                if claims.is_empty() {
+                    self.wanted.remove(&owner);
+                } else {
+                    self.wanted.insert(owner, claims);
+                }
             }
         }
-        owners
     }
 
     /// Every row wanted by owners for which `shown` holds.

@@ -49,7 +49,6 @@ fn everything() -> Cluster {
         serving: true,
         terminating: false,
         node: Some(HERE.into()),
-        pod: None,
     };
     let slice = EndpointSlice {
         id: name("web-1"),
@@ -72,7 +71,7 @@ fn everything() -> Cluster {
 }
 
 fn member(set: &str, ip: IpAddr, member: Member) -> Key {
-    Key::Member(SetKey { family: Family::of(&ip), name: set.into() }, member)
+    Key::Member(SetKey { family: Family::of(&ip), name: set.into() }.into(), member)
 }
 
 fn service_ip(ip: IpAddr) -> Key {
