@@ -14,6 +14,7 @@ pub mod negotiated;
 pub mod password;
 pub mod peer;
 pub mod session;
+pub mod transport;
 pub mod update;
 pub mod wire;
 
