@@ -540,6 +540,3 @@ fn agreed(terms: &Terms) -> Terms {
     }
     terms
 }
-
-#[cfg(test)]
-mod tests;

@@ -365,6 +365,3 @@ impl Session {
 fn later(now: Instant, wait: Duration) -> Option<Instant> {
     (!wait.is_zero()).then(|| now + wait)
 }
-
-#[cfg(test)]
-mod tests;
