@@ -124,9 +124,7 @@ fn real_servers(asked: &Asked<'_>) -> impl Iterator<Item = Claim> {
 /// Pods of this node that may come back to themselves: (pod, protocol:port, pod).
 fn hairpin_members(asked: &Asked<'_>, set: &Arc<SetKey>) -> impl Iterator<Item = Claim> {
     let local = asked.backends.iter().filter(|(_, backend)| backend.local);
-    local.map(move |((ip, port), _)| {
-        member(set, Member::IpPortIp(*ip, asked.port.protocol, *port, *ip))
-    })
+    local.map(move |((ip, port), _)| member(set, Member::IpPortIp(*ip, asked.port.protocol, *port, *ip)))
 }
 
 fn dummy_address(ip: IpAddr) -> Claim {

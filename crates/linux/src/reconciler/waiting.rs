@@ -72,7 +72,8 @@ mod tests {
     #[test]
     fn everyone_who_waits_is_told_once() {
         let mut waiting = Waiting::default();
-        for (prerequisite, waiter) in [("a", "x"), ("a", "x"), ("a", "y"), ("a", "z"), ("b", "x"), ("c", "x")] {
+        for (prerequisite, waiter) in [("a", "x"), ("a", "x"), ("a", "y"), ("a", "z"), ("b", "x"), ("c", "x")]
+        {
             waiting.park(key(prerequisite), key(waiter));
         }
         waiting.forget(&key("a"), &key("z"));
