@@ -305,9 +305,9 @@ impl Core {
         for running in self.controllers.iter_mut().filter(|running| running.planning) {
             loop {
                 let reconciler = &self.reconciler;
-                let in_kernel =
+                let inside =
                     |container: &Key| reconciler.contents(container).map(|(key, _)| key.clone()).collect();
-                let planned = running.controller.plan(inputs, now, &in_kernel);
+                let planned = running.controller.plan(inputs, now, &inside);
                 if planned.is_empty() {
                     break;
                 }
