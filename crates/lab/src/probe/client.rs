@@ -116,6 +116,7 @@ async fn exchange(connected: &mut Connected) -> io::Result<Saying> {
             let length = socket.async_io(wanted, &mut receive).await?;
             answer.truncate(length);
         }
+        Connected::Handshake(initiator) => answer = initiator.exchange().await?,
     }
     Ok(serde_json::from_slice(&answer)?)
 }

@@ -5,6 +5,7 @@
 
 mod client;
 mod http;
+mod sctp;
 mod server;
 mod socket;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use client::{Answer, Asking, Conversation, Failure, Outcome, Rate, Talking};
+pub use sctp::kernel_has_sctp;
 pub use server::Server;
 pub use socket::Protocol;
 

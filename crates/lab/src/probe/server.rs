@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::sctp;
 use super::socket::{Listening, Protocol, listen};
 use crate::node::Namespace;
 
@@ -56,6 +57,11 @@ pub(super) async fn serve(
             }
             Ok(Listening::Datagram(socket)) => {
                 tasks.push(tokio::spawn(datagrams(socket, Arc::clone(&name))).abort_handle());
+            }
+            Ok(Listening::Handshake(raw)) => {
+                let name = Arc::clone(&name);
+                let answering = sctp::answer(raw, port, move |client| answer(&name, client));
+                tasks.push(tokio::spawn(answering).abort_handle());
             }
             Err(error) => refused = Some(error),
         }
