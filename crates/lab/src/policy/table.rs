@@ -164,7 +164,7 @@ impl Truth {
             let _ = write!(picture, "\n  {name:width$}");
             let mut cells = seen.iter().zip(wanted);
             for other in &self.names {
-                let mark = match (other == name).then_some(None).unwrap_or_else(|| cells.next()) {
+                let mark = match if other == name { None } else { cells.next() } {
                     None => ' ',
                     Some(((_, true), (_, true))) => '.',
                     Some(((_, false), (_, false))) => '-',

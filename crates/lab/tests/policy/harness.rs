@@ -1,10 +1,13 @@
 //! The harness is judged: without policies everything passes, and rules made by hand, in the place of an agent, show up in
 //! the table where they are.
 
+use std::net::SocketAddr;
+
 use lab::cluster::Cluster;
 use lab::policy::{Port, Truth, ask};
+use lab::probe::Protocol;
 
-use crate::stage::{PATIENCE, Stage, holds};
+use crate::stage::{PATIENCE, Stage, flows, holds, is_cut};
 
 fn ports() -> Vec<Port> {
     ["80/TCP", "81/TCP", "80/UDP", "81/UDP", "80/SCTP", "81/SCTP"].map(|port| port.parse().unwrap()).to_vec()
@@ -66,4 +69,26 @@ async fn tables_show_what_the_kernel_does() {
         picture.starts_with("11 of 864 cells are wrong") && picture.contains("81/SCTP IPv4\n"),
         "{picture}"
     );
+}
+
+/// A flow of a server that sends all the time is heard until a rule takes its packets away, and again after.
+#[tokio::test(flavor = "multi_thread")]
+async fn flows_are_heard_until_they_are_cut() {
+    let cluster = Cluster::builder().nodes(3).start().await.unwrap();
+    let stage = Stage::new(cluster.api(), Some(&cluster)).await;
+    let members = stage.members();
+    let find = |name: &str| members.iter().find(|member| member.name == name).expect("a member");
+    let (client, server) = (find("x/b"), find("x/a"));
+    let to = SocketAddr::new(server.addresses[0], 80);
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let probe = client.probe.clone().expect("a probe");
+        let hearing = probe.hear(protocol, to).await.unwrap();
+        flows("at first", &hearing).await.unwrap();
+        let rule =
+            format!("FORWARD -s {} -p {} --sport 80 -j DROP", to.ip(), protocol.to_string().to_lowercase());
+        cluster.on_node(1, &format!("iptables -I {rule}")).unwrap();
+        is_cut("with a rule", &hearing).await.unwrap();
+        cluster.on_node(1, &format!("iptables -D {rule}")).unwrap();
+        flows("without it", &hearing).await.unwrap();
+    }
 }

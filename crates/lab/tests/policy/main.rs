@@ -12,8 +12,6 @@
 )]
 
 mod case;
-mod fence;
 mod harness;
 mod judge;
 mod stage;
-mod tables;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use lab::api_server::{Handle, Resource};
 use lab::cluster::{Cluster, eventually, is_ready};
 use lab::policy::{Member, Objects, Port, Truth, ask};
+use lab::probe::Hearing;
 use serde_json::{Value, json};
 
 use crate::case::{Labels, Step, resolve};
@@ -226,4 +227,31 @@ pub(crate) async fn holds(about: &str, members: &[Member], ports: &[Port], objec
     if let Err(picture) = becomes(members, ports, &Truth::expected(members, ports, objects)).await {
         panic!("{about}: {picture}");
     }
+}
+
+/// A flow counts as cut when nothing was heard for this long; a server sends a hundred times as often.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// Waits until nothing arrives any more.
+pub(crate) async fn is_cut(about: &str, hearing: &Hearing) -> Result<(), String> {
+    let look = || async {
+        let before = hearing.heard();
+        tokio::time::sleep(SILENCE).await;
+        let after = hearing.heard();
+        if before == after {
+            Ok(())
+        } else {
+            Err(format!("{about}: is cut ({} answers in a second)", after - before))
+        }
+    };
+    eventually(SOON, look).await.map_err(|error| error.to_string())
+}
+
+/// Waits until something arrives.
+pub(crate) async fn flows(about: &str, hearing: &Hearing) -> Result<(), String> {
+    let before = hearing.heard();
+    let look = || async {
+        if hearing.heard() > before { Ok(()) } else { Err(format!("{about}: flows ({before} heard before)")) }
+    };
+    eventually(SOON, look).await.map_err(|error| error.to_string())
 }
