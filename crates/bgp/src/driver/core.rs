@@ -9,12 +9,12 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::PeerReport;
 use super::connection::Connection;
 use super::event::Event;
 use super::inbound::Inbound;
 use super::listeners::Listeners;
 use super::mailbox::{Mailbox, Request, Wishes};
-use super::PeerReport;
 use crate::config::Config;
 use crate::families::Families;
 use crate::family::Family;

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::config::Objection;
+use crate::family::Family;
 use crate::graceful_restart::End;
 use crate::negotiated::Negotiated;
-use crate::family::Family;
 use crate::peer::{Notice, Status};
 use crate::speaker::{self, Counters};
 use crate::wire::EncodeError;
