@@ -1,7 +1,9 @@
 //! A BGP-4 speaker, as a library. It knows neither Kubernetes nor netlink.
 //!
-//! The vocabulary is in [`asn`], [`family`], [`attributes`], [`as_path`], [`community`] and [`update`].
+//! The vocabulary is in [`asn`], [`family`], [`attributes`], [`as_path`], [`community`] and [`update`]. The routes are
+//! the [`speaker`]'s: [`rib`], [`policy`], [`adj_out`].
 
+pub mod adj_out;
 pub mod as_path;
 pub mod asn;
 pub mod attributes;
@@ -9,8 +11,13 @@ pub mod community;
 pub mod config;
 pub mod families;
 pub mod family;
+mod interner;
 pub mod negotiated;
 pub mod password;
+pub mod policy;
+pub mod rib;
+mod source;
+pub mod speaker;
 pub mod update;
 
 pub use as_path::{AsPath, Segment, SegmentKind};
@@ -22,4 +29,5 @@ pub use families::Families;
 pub use family::Family;
 pub use negotiated::{Negotiated, PeerKind};
 pub use password::Password;
+pub use speaker::Speaker;
 pub use update::Update;
