@@ -555,7 +555,7 @@ impl Key {
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 15] = [
+    pub const ALL: [Table; 17] = [
         Table::Sysctls,
         Table::Links,
         Table::BridgePorts,

@@ -26,6 +26,8 @@ pub enum Input {
     Changed(Vec<(Key, Option<Row>)>),
     /// Somebody else may have changed anything in this lane's tables.
     Reread(LaneName),
+    /// The process ends: say good-bye to whoever would wait for us, then tell.
+    Stop(oneshot::Sender<()>),
     /// Something for one controller.
     News(News),
 }
@@ -38,8 +40,8 @@ pub enum News {
     Idle(Vec<RealServerKey>),
     /// Next hops of the best paths learned from BGP peers to these prefixes now; none where there is no path any more.
     Selected(Vec<(IpNet, Option<IpAddr>)>),
-    /// The BGP speaker has begun to select paths.
-    SelectionBegan,
+    /// The BGP speaker has begun to select paths of this family.
+    SelectionBegan(bgp::Family),
     /// The file with the passwords of BGP peers says this now.
     Passwords(Secret),
     /// A scrape wants to know whose each virtual server is.

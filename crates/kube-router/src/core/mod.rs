@@ -23,6 +23,7 @@ mod lanes;
 mod ownership;
 mod purge;
 mod report;
+mod speaker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -129,7 +130,7 @@ impl Core {
             ownership: Ownership::new(&options),
             lanes: lanes.collect(),
             purge: ipvs.then(|| Purge::start(metrics)).transpose()?,
-            edges: Edges::open(ipvs, health_ports, &sender)?,
+            edges: Edges::open(&needs, &options, health_ports, &sender)?,
             reporter: Reporter::new(metrics.clone()),
             beat: health.watch("core", LANE_PERIOD, GRACE),
             ready,
@@ -189,6 +190,7 @@ impl Core {
                 }
             }
             Input::Reread(lane) => self.reconciler.request_read(lane),
+            Input::Stop(done) => self.edges.stop(done),
             Input::News(news) => {
                 let (controllers, inputs) = self.parts();
                 let mut news = Some(news);

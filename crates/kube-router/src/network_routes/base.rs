@@ -68,7 +68,10 @@ fn forward(family: Family, node: &ThisNode) -> Vec<Claim> {
     ];
     let accept = |(condition, comment): (Match, &str)| {
         let rule = Rule::new([condition], Action::Accept).comment(comment);
-        Claim::new(Key::ForeignRule(chain.clone(), rule), Row::ForeignRule(Position::First(names::rank::PODS)))
+        Claim::new(
+            Key::ForeignRule(chain.clone(), rule),
+            Row::ForeignRule(Position::First(names::rank::PODS)),
+        )
     };
     rules.into_iter().flatten().map(accept).collect()
 }

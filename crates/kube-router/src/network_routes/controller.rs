@@ -50,8 +50,10 @@ impl Controller for NetworkRoutes {
 
     fn hear(&mut self, news: News, _inputs: Inputs<'_>) -> Option<News> {
         match news {
-            News::Selected(paths) => paths.into_iter().for_each(|(prefix, hop)| self.learned.set(prefix, hop)),
-            News::SelectionBegan => self.selecting = true,
+            News::Selected(paths) => {
+                paths.into_iter().for_each(|(prefix, hop)| self.learned.set(prefix, hop))
+            }
+            News::SelectionBegan(family) => drop(self.selecting.insert(family)),
             News::Passwords(text) => {
                 self.dirty_speaker |= self.passwords.as_ref() != Some(&text);
                 self.passwords = Some(text);
@@ -63,7 +65,7 @@ impl Controller for NetworkRoutes {
 
     fn plan(&mut self, inputs: Inputs<'_>, now: Instant, _in_kernel: InKernel<'_>) -> Vec<Planned> {
         let settled = *self.settled_at.get_or_insert(now + SETTLE);
-        self.converged = self.selecting && (now >= settled || inputs.options.bgp.graceful_restart.is_some());
+        self.converged = self.selects() && (now >= settled || inputs.options.bgp.graceful_restart.is_some());
         let mut planned: Vec<Planned> = Vec::new();
         if std::mem::take(&mut self.dirty_base) {
             planned.push((Subject::PodRouting.into(), base::claims(inputs.node, inputs.options)));
@@ -80,7 +82,7 @@ impl Controller for NetworkRoutes {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.settled_at.filter(|_| self.selecting && !self.converged)
+        self.settled_at.filter(|_| self.selects() && !self.converged)
     }
 
     fn gates(&self) -> Vec<Gate> {
@@ -99,6 +101,10 @@ impl Controller for NetworkRoutes {
 }
 
 impl NetworkRoutes {
+    fn selects(&self) -> bool {
+        bgp::Family::ALL.iter().all(|family| self.selecting.contains(family))
+    }
+
     fn tell_speaker(&mut self, inputs: Inputs<'_>) {
         let Some(own) = &inputs.node.object else { return };
         if std::mem::take(&mut self.dirty_speaker) {
@@ -110,7 +116,7 @@ impl NetworkRoutes {
             objections.extend(found);
             let object = ObjectName::cluster_wide(own.name.clone()).of_kind(Kind::Node);
             self.found.push((object, objections));
-            self.effects.push(Effect::Speaker(ask));
+            self.effects.extend(ask.map(Effect::Speaker));
         }
         let changes = self.told.take_changes(inputs.node);
         if !changes.is_empty() {

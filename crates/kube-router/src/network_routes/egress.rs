@@ -4,9 +4,7 @@
 //! have one; each node brings its own members, so that a new node is inside at once (upstream's W12).
 
 use linux::reconciler::Claim;
-use linux::row::{
-    ChainKey, Family, FilterTable, Key, Member, Position, Row, SetHeader, SetKey, SetKind,
-};
+use linux::row::{ChainKey, Family, FilterTable, Key, Member, Position, Row, SetHeader, SetKey, SetKind};
 use linux::rule::{Action, Direction, Match, Rule};
 
 use crate::kube::model::Node;
@@ -34,7 +32,8 @@ pub fn claims(family: Family, node: &ThisNode, options: &Options) -> Vec<Claim> 
 }
 
 fn masquerade(family: Family, node: &ThisNode) -> Claim {
-    let inside = |name: &str, direction, not| Match::Set { name: name.into(), directions: vec![direction], not };
+    let inside =
+        |name: &str, direction, not| Match::Set { name: name.into(), directions: vec![direction], not };
     let matches = [
         inside(names::set::POD_SUBNETS, Direction::Source, false),
         inside(names::set::POD_SUBNETS, Direction::Destination, true),
@@ -58,5 +57,5 @@ pub fn members(other: &Node, here: &ThisNode) -> Vec<Claim> {
 }
 
 fn member(set: &str, family: Family, member: Member) -> Claim {
-    Claim::new(Key::Member(SetKey { family, name: set.into() }, member), Row::Member)
+    Claim::new(Key::Member(SetKey { family, name: set.into() }.into(), member), Row::Member)
 }

@@ -13,16 +13,18 @@ use crate::options::{Bgp, RouterId};
 ///
 /// # Errors
 /// The node has none, but needs one.
-pub fn asn(node: &Node, options: &Bgp) -> Result<Asn, Objection> {
+pub fn asn(node: &Node, options: &Bgp) -> Result<Asn, Box<Objection>> {
     if options.full_mesh {
         return Ok(options.asn.unwrap_or(Asn::DEFAULT));
     }
-    node.routing.asn.ok_or_else(|| Objection {
-        object: ObjectName::cluster_wide(node.name.clone()).of_kind(Kind::Node),
-        field: format!("metadata.annotations[{}]", annotation::ASN),
-        value: String::new(),
-        reason: "is needed with --nodes-full-mesh=false".to_owned(),
-        remedy: "set the node's AS number; the node has no BGP peers until then".to_owned(),
+    node.routing.asn.ok_or_else(|| {
+        Box::new(Objection {
+            object: ObjectName::cluster_wide(node.name.clone()).of_kind(Kind::Node),
+            field: format!("metadata.annotations[{}]", annotation::ASN),
+            value: String::new(),
+            reason: "is needed with --nodes-full-mesh=false".to_owned(),
+            remedy: "set the node's AS number; the node has no BGP peers until then".to_owned(),
+        })
     })
 }
 
@@ -41,7 +43,9 @@ fn generated(ip: IpAddr) -> Ipv4Addr {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),
     };
-    let hash = octets.iter().fold(0x811c_9dc5_u32, |hash, octet| (hash ^ u32::from(*octet)).wrapping_mul(0x0100_0193));
+    let hash = octets
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, octet| (hash ^ u32::from(*octet)).wrapping_mul(0x0100_0193));
     Ipv4Addr::from(hash)
 }
 

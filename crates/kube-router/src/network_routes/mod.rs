@@ -21,7 +21,7 @@ pub mod rules;
 mod scope;
 pub mod service_paths;
 pub mod speaker;
-mod told;
+pub mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -73,8 +73,8 @@ pub struct NetworkRoutes {
     told: Told,
     /// Passwords of external peers as their file says now.
     passwords: Option<Secret>,
-    /// The speaker has begun to select paths: it knows what peers advertise, or has waited long enough.
-    selecting: bool,
+    /// Families in which the speaker selects paths: it knows what peers advertise, or has waited long enough.
+    selecting: BTreeSet<bgp::Family>,
     /// When peers have had their time to come up after our start.
     settled_at: Option<Instant>,
     /// Routes nobody advertises may go.
@@ -102,7 +102,7 @@ impl NetworkRoutes {
         let session = own.zip(node).and_then(|(own, other)| {
             let asn = identity::asn(own, &inputs.options.bgp).ok()?;
             peers::of_node(other, Own { node: own, asn }, inputs.options).unwrap_or_else(|objection| {
-                objections.push(objection);
+                objections.push(*objection);
                 None
             })
         });
@@ -137,7 +137,8 @@ impl NetworkRoutes {
     fn service_changed(&mut self, id: &ObjectName, inputs: Inputs<'_>) {
         let Inputs { store, node, options } = inputs;
         let addresses = store.service(id).map(|service| {
-            service_paths::advertised(service, store.endpoints(id), &node.name, options)
+            let endpoints = store.endpoints(id).map(|(_, endpoint)| endpoint);
+            service_paths::advertised(service, endpoints, &node.name, options)
         });
         self.told.service(id, addresses.unwrap_or_default());
     }
@@ -149,7 +150,9 @@ impl NetworkRoutes {
 
     fn plan_learned(&self, prefix: &IpNet, inputs: Inputs<'_>) -> Vec<Claim> {
         let learned = self.learned.get(prefix);
-        learned.map(|learned| overlay::claims(&learned, inputs.node, &inputs.options.routes)).unwrap_or_default()
+        learned
+            .map(|learned| overlay::claims(&learned, inputs.node, &inputs.options.routes))
+            .unwrap_or_default()
     }
 }
 

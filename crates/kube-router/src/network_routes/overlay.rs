@@ -80,8 +80,10 @@ fn tunnel(learned: &Learned, local: IpAddr, node: &ThisNode, encap: Encap) -> Ve
     };
     let name = node.tunnel_between(local, remote).cloned().unwrap_or_else(|| tunnel_name(remote));
     let kind = LinkKind::Tunnel(Tunnel { local, remote, udp_port });
-    let mut claims: Vec<Claim> =
-        udp_port.map(|port| Claim::new(Key::FouPort(Family::of(&local), port), Row::FouPort)).into_iter().collect();
+    let mut claims: Vec<Claim> = udp_port
+        .map(|port| Claim::new(Key::FouPort(Family::of(&local), port), Row::FouPort))
+        .into_iter()
+        .collect();
     let link = Row::Link(Box::new(Link { kind, up: true, mtu: None }));
     claims.push(Claim::new(Key::Link(name.clone()), link));
     claims.push(claim(names::route::TABLE_OVERLAY, IpNet::from(remote), route(&name)));

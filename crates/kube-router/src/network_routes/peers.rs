@@ -52,11 +52,15 @@ pub struct Own<'a> {
 ///
 /// # Errors
 /// The other node cannot be a peer, but one would expect it.
-pub fn of_node(other: &Node, own: Own<'_>, options: &Options) -> Result<Option<(IpAddr, Peer)>, Objection> {
+pub fn of_node(
+    other: &Node,
+    own: Own<'_>,
+    options: &Options,
+) -> Result<Option<(IpAddr, Peer)>, Box<Objection>> {
     match mesh(other, own, &options.bgp) {
         Ok((ip, config)) => Ok(Some((ip, Peer { config, is_node: true }))),
         Err(NoPeer::Silent) => Ok(None),
-        Err(NoPeer::Objected(objection)) => Err(*objection),
+        Err(NoPeer::Objected(objection)) => Err(objection),
     }
 }
 
@@ -124,7 +128,9 @@ pub fn external(
             Ok(config) if !peers.contains_key(&peer.ip) => {
                 peers.insert(peer.ip, Peer { config, is_node: false });
             }
-            Ok(_) => objections.push(objection(own, peer.ip, "is named twice".to_owned(), "the first is used")),
+            Ok(_) => {
+                objections.push(objection(own, peer.ip, "is named twice".to_owned(), "the first is used"))
+            }
             Err(reason) => objections.push(objection(own, peer.ip, reason, "the other peers are used")),
         }
     }

@@ -71,7 +71,12 @@ fn export(node: &Node, options: &Bgp) -> Policy {
         from,
         ..Conditions::default()
     };
-    let accept = |name: &str, when, then| Statement { name: name.to_owned(), when, then, verdict: Some(Verdict::Accept) };
+    let accept = |name: &str, when, then| Statement {
+        name: name.to_owned(),
+        when,
+        then,
+        verdict: Some(Verdict::Accept),
+    };
     let mut statements = Vec::new();
     if options.ibgp {
         let own = to(Some(PODS), NODES, Some(PathSource::Local));
@@ -100,7 +105,8 @@ fn export(node: &Node, options: &Bgp) -> Policy {
 fn outward(node: &Node, options: &Bgp) -> Actions {
     let communities = &node.routing.communities;
     let add = (!communities.is_empty()).then(|| CommunityAction::Add(communities.clone()));
-    let prepend = node.routing.prepend.map(|prepend| Prepend { asn: Some(prepend.asn.get()), times: prepend.times });
+    let prepend =
+        node.routing.prepend.map(|prepend| Prepend { asn: Some(prepend.asn.get()), times: prepend.times });
     let next_hop = options.override_next_hop.then_some(NextHopAction::Ours);
     Actions { communities: add.into_iter().collect(), prepend, next_hop, ..Actions::default() }
 }

@@ -46,6 +46,7 @@ pub(super) fn needs(options: &Options) -> Needs {
         firewall: FirewallScope { sets: names(&SETS), foreign: vec![place], ..FirewallScope::default() },
         settings: base::setting_paths().map(Name::from).collect(),
         audit: options.routes.sync_period.min(options.routes.injected_sync_period),
+        speaker: true,
     }
 }
 
@@ -70,7 +71,8 @@ fn others(key: &Key, _row: &Row) -> bool {
         Key::Sysctl(_) | Key::CniConfig => true,
         Key::Link(name) => **name == *names::link::BRIDGE,
         Key::PolicyRule(rule) => rule.table == names::route::TABLE_OVERLAY,
-        Key::Set(set) | Key::Member(set, _) => SETS.contains(&&*set.name),
+        Key::Set(set) => SETS.contains(&&*set.name),
+        Key::Member(set, _) => SETS.contains(&&*set.name),
         Key::ForeignRule(chain, rule) => place(chain, rule).is_some(),
         _ => false,
     }
@@ -86,8 +88,7 @@ pub(super) fn place(chain: &ChainKey, rule: &Rule) -> Option<Position> {
             ours.then_some(Position::First(names::rank::PODS))
         }
         (FilterTable::Nat, "POSTROUTING", Action::Masquerade { .. }) => {
-            let of_pods =
-                |found: &Match| matches!(found, Match::Set { name, .. } if **name == *names::set::POD_SUBNETS);
+            let of_pods = |found: &Match| matches!(found, Match::Set { name, .. } if **name == *names::set::POD_SUBNETS);
             rule.matches.iter().any(of_pods).then_some(Position::Anywhere)
         }
         _ => None,

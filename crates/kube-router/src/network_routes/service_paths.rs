@@ -40,5 +40,8 @@ pub fn advertised<'a>(
     let served = |kind: &Kind| ready_here || !kind.local_only(service);
     let wanted = kinds.into_iter().filter(|(kind, wanted, _)| *wanted && served(kind));
     let addresses = wanted.flat_map(|(kind, _, ips)| ips.iter().map(move |ip| (kind, *ip)));
-    addresses.filter(|(kind, ip)| service_ips::check(&options.service_ips, *kind, *ip).is_ok()).map(|(_, ip)| ip).collect()
+    addresses
+        .filter(|(kind, ip)| service_ips::check(&options.service_ips, *kind, *ip).is_ok())
+        .map(|(_, ip)| ip)
+        .collect()
 }

@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use bgp::Families;
 use bgp::config::{Config, GracefulRestart};
 use bgp::speaker::Routing;
-use bgp::Families;
 
 use super::peers::Peer;
 use super::told::PathChange;
@@ -22,24 +22,23 @@ use crate::options::{ExternalPeer, Options};
 pub enum Ask {
     /// To be this, in place of what it was; sessions that stay the same go on.
     Configure(Box<(Config, Routing)>),
-    /// To have no peers: this node cannot say who it is.
-    Rest,
     /// To announce or withdraw paths of its own.
     Paths(Vec<PathChange>),
 }
 
-/// The speaker of a node, and what is wrong with what its Node object asks for. O(peers).
+/// The speaker of a node, and what is wrong with what its Node object asks for. A node that cannot say who it is leaves the
+/// speaker as it was. O(peers).
 pub fn configure(
     own: &Node,
     mesh: &BTreeMap<IpAddr, Peer>,
     flags: &[ExternalPeer],
     options: &Options,
-) -> (Ask, Vec<Objection>) {
+) -> (Option<Ask>, Vec<Objection>) {
     let asn = match identity::asn(own, &options.bgp) {
         Ok(asn) => asn,
-        Err(objection) => return (Ask::Rest, vec![objection]),
+        Err(objection) => return (None, vec![*objection]),
     };
-    let Some(router_id) = identity::router_id(own, &options.bgp) else { return (Ask::Rest, Vec::new()) };
+    let Some(router_id) = identity::router_id(own, &options.bgp) else { return (None, Vec::new()) };
     let (outside, objections) = peers::external(own, flags, options);
     let nodes: BTreeSet<IpAddr> = mesh.keys().copied().collect();
     // An address of both is a node's: it is told what nodes are told.
@@ -66,5 +65,5 @@ pub fn configure(
         }),
         peers: all.map(|(address, peer)| (*address, peer.config.clone())).collect(),
     };
-    (Ask::Configure(Box::new((config, routing))), objections)
+    (Some(Ask::Configure(Box::new((config, routing)))), objections)
 }

@@ -47,11 +47,6 @@ impl Told {
         }
     }
 
-    /// Services whose addresses are advertised.
-    pub fn services(&self) -> impl Iterator<Item = &ObjectName> {
-        self.of.keys()
-    }
-
     /// This node's pod networks, and the next hop of everything, may have changed. O(all paths).
     pub fn pod_networks(&mut self, node: &ThisNode) {
         let now: BTreeSet<IpNet> =
@@ -68,7 +63,8 @@ impl Told {
         let mut changes = Vec::new();
         for prefix in std::mem::take(&mut self.dirty) {
             let host = prefix.prefix_len() == prefix.max_prefix_len();
-            let wanted = self.pod_networks.contains(&prefix) || (host && self.wanted.contains_key(&prefix.addr()));
+            let wanted =
+                self.pod_networks.contains(&prefix) || (host && self.wanted.contains_key(&prefix.addr()));
             let next_hop = wanted.then(|| node.best_ip(Family::of_net(&prefix))).flatten();
             if self.told.get(&prefix).copied() != next_hop {
                 match next_hop {
@@ -79,10 +75,5 @@ impl Told {
             }
         }
         changes
-    }
-
-    /// The speaker is new and knows nothing. O(all paths).
-    pub fn forget(&mut self) {
-        self.dirty.extend(std::mem::take(&mut self.told).into_keys());
     }
 }

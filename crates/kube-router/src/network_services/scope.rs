@@ -36,13 +36,7 @@ pub(super) fn needs(node: &Name, options: &Options) -> Needs {
             own,
             if drains { Selection::all(Kind::Pod) } else { Selection::pods_of(node) },
         ],
-        lanes: vec![
-            LaneName::Sysctl,
-            LaneName::Route,
-            LaneName::Ipvs,
-            LaneName::Sets,
-            LaneName::Firewall,
-        ],
+        lanes: vec![LaneName::Sysctl, LaneName::Route, LaneName::Ipvs, LaneName::Sets, LaneName::Firewall],
         routes: RouteScope {
             links: names(&[names::link::DUMMY]),
             address_links: names(&[names::link::DUMMY]),
@@ -57,6 +51,7 @@ pub(super) fn needs(node: &Name, options: &Options) -> Needs {
         },
         settings: base::settings().map(Name::from).collect(),
         audit: options.service_proxy.sync_period,
+        speaker: false,
     }
 }
 
