@@ -104,7 +104,7 @@ mod tests {
         let key = Key::RealServer(server, "fd00::2".parse().unwrap(), 8080);
         assert_eq!(key.to_string(), "real server [fd00::2]:8080 of [fd00::1]:80/tcp");
         let set = SetKey { family: Family::V4, name: "kube-router-svip".into() };
-        let key = Key::Member(set, Member::Ip("10.0.0.1".parse().unwrap()));
+        let key = Key::Member(set.into(), Member::Ip("10.0.0.1".parse().unwrap()));
         assert_eq!(key.to_string(), "member 10.0.0.1 of set kube-router-svip (IPv4)");
     }
 }
