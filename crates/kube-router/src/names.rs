@@ -139,6 +139,8 @@ pub mod mark {
 
 /// The CNI configuration file, unless `KUBE_ROUTER_CNI_CONF_FILE` names another.
 pub const CNI_FILE: &str = "/etc/cni/net.d/10-kuberouter.conf";
+/// The socket on which a running agent tells its status.
+pub const SOCKET: &str = "/run/kube-router/kube-router.sock";
 
 /// The NFLOG group that refused packets go to.
 pub const NFLOG_GROUP: u16 = 100;

@@ -20,3 +20,4 @@ pub mod route;
 pub mod row;
 pub mod rule;
 pub mod sysctl;
+mod words;
