@@ -137,8 +137,9 @@ pub mod mark {
     pub const DSR_MASK: u32 = 0x3fff;
 }
 
-/// The CNI configuration file, unless `KUBE_ROUTER_CNI_CONF_FILE` names another.
-pub const CNI_FILE: &str = "/etc/cni/net.d/10-kuberouter.conf";
+/// The CNI configuration file, the first of these that is there, unless `KUBE_ROUTER_CNI_CONF_FILE` names another.
+pub const CNI_FILES: [&str; 2] =
+    ["/etc/cni/net.d/10-kuberouter.conf", "/etc/cni/net.d/10-kuberouter.conflist"];
 /// The socket on which a running agent tells its status.
 pub const SOCKET: &str = "/run/kube-router/kube-router.sock";
 

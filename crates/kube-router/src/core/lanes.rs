@@ -68,7 +68,7 @@ pub(super) fn open(
                 opened.random_fully = programs.random_fully();
                 Box::new(FirewallLane::with_programs(needs.firewall.clone(), programs))
             }
-            LaneName::Cni => Box::new(CniLane::new(cni_file())),
+            LaneName::Cni => Box::new(CniLane::new(cni_files())),
         };
         opened.lanes.push((*name, spawn(*name, lane, core)?));
     }
@@ -97,7 +97,10 @@ fn spawn(name: LaneName, lane: Box<dyn Lane>, core: &mpsc::Sender<Input>) -> Res
         .map_err(|source| LaneError::Thread { what: health_name(name), source })
 }
 
-/// Upstream's variable and default.
-fn cni_file() -> PathBuf {
-    std::env::var_os("KUBE_ROUTER_CNI_CONF_FILE").map_or_else(|| names::CNI_FILE.into(), PathBuf::from)
+/// Upstream's variable, or its default in either form of the file.
+fn cni_files() -> Vec<PathBuf> {
+    match std::env::var_os("KUBE_ROUTER_CNI_CONF_FILE") {
+        Some(file) => vec![file.into()],
+        None => names::CNI_FILES.map(PathBuf::from).into(),
+    }
 }

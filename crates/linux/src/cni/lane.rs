@@ -12,24 +12,31 @@ use crate::row::{Key, Row};
 /// One CNI configuration file.
 #[derive(Debug)]
 pub struct CniLane {
-    path: PathBuf,
+    places: Vec<PathBuf>,
     /// What the file was last asked to say: how much of it counts as ours depends on that.
     asked: Option<Arc<CniConfig>>,
 }
 
 impl CniLane {
-    /// For the file at `path`, which must be there for anything to be written: how pods are wired is the operator's
-    /// choice, this lane only keeps prefixes and MTU right.
-    pub fn new(path: PathBuf) -> CniLane {
-        CniLane { path, asked: None }
+    /// For the first of these files that is there. One must be for anything to be written: how pods are wired is the
+    /// operator's choice, this lane only keeps prefixes and MTU right.
+    pub fn new(places: Vec<PathBuf>) -> CniLane {
+        CniLane { places, asked: None }
+    }
+
+    /// The file that is there, otherwise the first: it is the one to be named as missing.
+    fn path(&self) -> PathBuf {
+        let there = self.places.iter().find(|path| path.exists());
+        there.or(self.places.first()).cloned().unwrap_or_default()
     }
 
     fn put(&self, wanted: &CniConfig) -> Result<(), Refusal> {
-        let says = |error: &dyn std::fmt::Display| Refusal::new(format!("{}: {error}", self.path.display()));
+        let path = self.path();
+        let says = |error: &dyn std::fmt::Display| Refusal::new(format!("{}: {error}", path.display()));
         let failed = |error: io::Error| Refusal { errno: error.raw_os_error(), ..says(&error) };
-        let text = fs::read_to_string(&self.path).map_err(failed)?;
+        let text = fs::read_to_string(&path).map_err(failed)?;
         match revise(&text, wanted).map_err(|error| says(&error))? {
-            Some(revised) => replace(&self.path, &revised).map_err(failed),
+            Some(revised) => replace(&path, &revised).map_err(failed),
             None => Ok(()),
         }
     }
@@ -37,7 +44,7 @@ impl CniLane {
 
 impl Lane for CniLane {
     fn read(&mut self) -> Result<Vec<(Key, Row)>, ReadError> {
-        let text = match fs::read_to_string(&self.path) {
+        let text = match fs::read_to_string(self.path()) {
             Ok(text) => text,
             // Not there yet: an installer may still be at work. Writing will say so.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -84,12 +84,12 @@ fn the_lane_changes_the_file_in_place() {
     let folder = std::env::temp_dir().join(format!("cni-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let path = folder.join("10-kuberouter.conflist");
-    let mut lane = CniLane::new(path.clone());
+    let mut lane = CniLane::new(vec![folder.join("10-kuberouter.conf"), path.clone()]);
     let wanted = Row::CniConfig(Arc::new(config(&["10.244.1.0/24"], Some(1450))));
     let change = Change { key: Key::CniConfig, from: None, to: Some(wanted.clone()), after: Vec::new() };
     assert!(lane.read().unwrap().is_empty());
     let refusal = lane.apply(std::slice::from_ref(&change)).pop().unwrap().unwrap_err();
-    assert!(refusal.reason.contains("10-kuberouter.conflist"), "{refusal}");
+    assert!(refusal.reason.contains("10-kuberouter.conf:"), "{refusal}");
 
     fs::write(&path, LIST).unwrap();
     lane.apply(&[change]).pop().unwrap().unwrap();
