@@ -9,6 +9,7 @@ pub mod asn;
 pub mod attributes;
 pub mod community;
 pub mod config;
+pub mod driver;
 pub mod families;
 pub mod family;
 pub mod graceful_restart;
