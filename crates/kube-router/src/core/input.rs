@@ -43,6 +43,8 @@ pub enum News {
     Idle(Vec<RealServerKey>),
     /// Next hops of the best paths learned from BGP peers to these prefixes now; none where there is no path any more.
     Selected(Vec<(IpNet, Option<IpAddr>)>),
+    /// A BGP peer came up, or went down.
+    Peer(IpAddr, bool),
     /// The BGP speaker has begun to select paths of this family.
     SelectionBegan(bgp::Family),
     /// The file with the passwords of BGP peers says this now.

@@ -93,7 +93,12 @@ async fn hear(mut events: Receiver<Event>, core: Sender<Input>) {
                     send(&core, News::Selected(std::mem::take(&mut selected))).await;
                     send(&core, News::SelectionBegan(family)).await;
                 }
-                other => say(&other),
+                other => {
+                    say(&other);
+                    if let Event::Up { peer, .. } | Event::Down { peer, .. } = other {
+                        send(&core, News::Peer(peer, matches!(other, Event::Up { .. }))).await;
+                    }
+                }
             }
         }
         send(&core, News::Selected(selected)).await;

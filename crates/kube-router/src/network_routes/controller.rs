@@ -16,6 +16,8 @@ use crate::store::Dirty;
 
 /// How long routes of a predecessor are kept for peers to confirm, where graceful restart does not say.
 const SETTLE: Duration = Duration::from_secs(60);
+/// How long they have to tell what they know once every node's is up: seconds even for many thousand paths.
+const HEARD: Duration = Duration::from_secs(5);
 
 impl Controller for NetworkRoutes {
     fn name(&self) -> &'static str {
@@ -53,6 +55,8 @@ impl Controller for NetworkRoutes {
             News::Selected(paths) => {
                 paths.into_iter().for_each(|(prefix, hop)| self.learned.set(prefix, hop))
             }
+            News::Peer(peer, true) => drop(self.up.insert(peer)),
+            News::Peer(peer, false) => drop(self.up.remove(&peer)),
             News::SelectionBegan(family) => drop(self.selecting.insert(family)),
             News::Passwords(text) => {
                 self.dirty_speaker |= self.passwords.as_ref() != Some(&text);
@@ -64,8 +68,7 @@ impl Controller for NetworkRoutes {
     }
 
     fn plan(&mut self, inputs: Inputs<'_>, now: Instant, _in_kernel: InKernel<'_>) -> Vec<Planned> {
-        let settled = *self.settled_at.get_or_insert(now + SETTLE);
-        self.converged = self.selects() && (now >= settled || inputs.options.bgp.graceful_restart.is_some());
+        self.settle(inputs, now);
         let mut planned: Vec<Planned> = Vec::new();
         if std::mem::take(&mut self.dirty_base) {
             planned.push((Subject::PodRouting.into(), base::claims(inputs.node, inputs.options)));
@@ -82,7 +85,8 @@ impl Controller for NetworkRoutes {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.settled_at.filter(|_| self.selects() && !self.converged)
+        let due = self.settled_at.into_iter().chain(self.heard_at).min();
+        due.filter(|_| self.selects() && !self.converged)
     }
 
     fn gates(&self) -> Vec<Gate> {
@@ -103,6 +107,19 @@ impl Controller for NetworkRoutes {
 impl NetworkRoutes {
     fn selects(&self) -> bool {
         bgp::Family::ALL.iter().all(|family| self.selecting.contains(family))
+    }
+
+    /// Whether routes nobody advertises may go from now on: it never becomes untrue again. O(nodes) until then.
+    fn settle(&mut self, inputs: Inputs<'_>, now: Instant) {
+        if self.converged {
+            return;
+        }
+        let settled = *self.settled_at.get_or_insert(now + SETTLE);
+        let all_up = self.mesh.keys().all(|peer| self.up.contains(peer));
+        self.heard_at = if all_up { self.heard_at.or(Some(now + HEARD)) } else { None };
+        let heard = self.heard_at.is_some_and(|at| now >= at);
+        let restarts_gracefully = inputs.options.bgp.graceful_restart.is_some();
+        self.converged = self.selects() && (heard || now >= settled || restarts_gracefully);
     }
 
     fn tell_speaker(&mut self, inputs: Inputs<'_>) {

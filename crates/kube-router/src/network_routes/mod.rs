@@ -75,8 +75,12 @@ pub struct NetworkRoutes {
     passwords: Option<Secret>,
     /// Families in which the speaker selects paths: it knows what peers advertise, or has waited long enough.
     selecting: BTreeSet<bgp::Family>,
+    /// Peers that are up.
+    up: BTreeSet<IpAddr>,
     /// When peers have had their time to come up after our start.
     settled_at: Option<Instant>,
+    /// When they have had their time to tell what they know, all of them being up.
+    heard_at: Option<Instant>,
     /// Routes nobody advertises may go.
     converged: bool,
     dirty_base: bool,
