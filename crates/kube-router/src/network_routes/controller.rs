@@ -16,8 +16,8 @@ use crate::store::Dirty;
 
 /// How long routes of a predecessor are kept for peers to confirm, where graceful restart does not say.
 const SETTLE: Duration = Duration::from_secs(60);
-/// How long they have to tell what they know once every node's is up: seconds even for many thousand paths.
-const HEARD: Duration = Duration::from_secs(5);
+/// How long they have to tell what they know once every node's is up: they do so at once.
+const HEARD: Duration = Duration::from_secs(2);
 
 impl Controller for NetworkRoutes {
     fn name(&self) -> &'static str {

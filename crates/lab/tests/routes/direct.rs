@@ -21,6 +21,12 @@ async fn pods_reach_pods_on_every_node() {
     comes_back_at_once(&cluster).await;
     pods_leave_as_themselves_and_as_their_node(&cluster);
 
+    // One that is stopped says good-bye.
+    assert_eq!(cluster.take_agent(3).unwrap().stop(PATIENCE), Some(0));
+    knows(&cluster, 1, &[2]).await;
+    cluster.start_agent(3).unwrap();
+    knows(&cluster, 1, &[2, 3]).await;
+
     // A killed agent leaves its routes, and its successor takes them over.
     cluster.take_agent(1).unwrap().kill();
     assert_eq!(learned(&cluster, 1).len(), 4, "what is in the kernel stays");
@@ -29,11 +35,7 @@ async fn pods_reach_pods_on_every_node() {
     everyone_reaches_everyone("with a new agent", &cluster, &[1, 2, 3]).await;
     knows(&cluster, 1, &[2, 3]).await;
 
-    // One that is stopped says good-bye, and a node that is gone is no peer.
-    assert_eq!(cluster.take_agent(3).unwrap().stop(PATIENCE), Some(0));
-    knows(&cluster, 1, &[2]).await;
-    cluster.start_agent(3).unwrap();
-    knows(&cluster, 1, &[2, 3]).await;
+    // A node that is gone is no peer.
     cluster.api().delete(Resource::Nodes, None, "node-3", None).unwrap();
     knows(&cluster, 1, &[2]).await;
 }
