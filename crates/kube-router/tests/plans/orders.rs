@@ -115,7 +115,8 @@ fn every_claim_waits_for_what_it_needs() {
         }
     }
     // The only rows the service proxy has none of.
-    let others = [Table::PolicyRules, Table::VerdictMaps, Table::Verdicts];
+    let others =
+        [Table::PolicyRules, Table::FouPorts, Table::CniConfigs, Table::VerdictMaps, Table::Verdicts];
     let all = Table::ALL.into_iter().filter(|table| !others.contains(table));
     assert_eq!(sorts, all.collect::<BTreeSet<_>>(), "every sort of row is looked at");
     assert!(base::settings().count() > 0);
