@@ -159,11 +159,20 @@ impl Index {
         self.join(number, touched);
         if let Some(before) = before {
             let stays = self.pods.get(before as usize).is_some_and(|old| *old.ips == *pod.ips);
-            self.remove_pod(before, touched);
             // Its flows are the same pod's; whether they are permitted may have changed.
-            touched.flows.extend(pod.ips.iter().filter(|_| stays));
+            if stays && (here || self.is_in_a_set(before) || self.is_in_a_set(number)) {
+                touched.flows.extend(pod.ips.iter());
+            }
+            self.remove_pod(before, touched);
         }
         self.numbers.insert(id.clone(), number);
+    }
+
+    /// Whether some policy in force here names a pod as a peer.
+    fn is_in_a_set(&self, number: PodNumber) -> bool {
+        let group = self.pods.get(number as usize).and_then(|pod| self.groups.get(pod.group));
+        let mut selections = group.into_iter().flat_map(|group| &group.selections);
+        selections.any(|number| self.selections.get(*number).is_some_and(|selection| !selection.sets.is_empty()))
     }
 
     fn join(&mut self, number: PodNumber, touched: &mut Touched) {
@@ -279,7 +288,7 @@ impl Index {
             .into_iter()
             .flat_map(|labels| self.namespace_labels.matching(labels))
             .map(Scope::Selected)
-            .chain([Scope::Namespace(group.key.namespace.clone())])
+            .chain([Scope::Namespace(group.key.namespace.clone()), Scope::Everywhere])
             .collect();
         let selectors = self.pod_labels.matching(group.labels);
         let found: BTreeSet<SelectionNumber> = selectors
@@ -396,10 +405,8 @@ impl Index {
         };
         let ingress = policy.ingress.as_ref().map(|rules| compile::permits(rules, &enforced, &mut select));
         let egress = policy.egress.as_ref().map(|rules| compile::permits(rules, &enforced, &mut select));
-        let everyone = compile::asks_everyone(policy).then(|| {
-            let scope = self.scope(&Selector::default(), &mut selectors);
-            self.select(scope, &Selector::default(), &mut selectors, touched)
-        });
+        let everyone = compile::asks_everyone(policy)
+            .then(|| self.select(Scope::Everywhere, &Selector::default(), &mut selectors, touched));
         let compiled = Compiled { id: policy.id.clone(), target, ingress, egress, everyone };
         let sets = compiled.sets();
         let Selectors { pods: pod_selectors, namespaces: namespace_selectors } = selectors;
@@ -489,6 +496,7 @@ impl Index {
                 let hash = Hash::new().field("selected namespaces");
                 hash_selector(hash_selector(hash, namespaces.selector(*number).unwrap_or(&all)), pods)
             }
+            Scope::Everywhere => hash_selector(Hash::new().field("everywhere"), pods),
         };
         let (number, new) = self.selections.refer(scope.clone(), selector, identity);
         if new {
@@ -504,17 +512,21 @@ impl Index {
             let groups = namespace.groups.iter().filter_map(|number| Some((*number, self.groups.get(*number)?)));
             groups.filter(|(_, group)| self.pod_labels.matches(pods, group.labels)).map(|(number, _)| number).collect()
         };
+        let with_labels = || {
+            let groups = self.pod_labels.matched(pods).filter_map(|labels| self.groups_by_labels.get(&labels));
+            groups.flatten()
+        };
         match scope {
             Scope::Namespace(name) => self.namespaces.get(name).map(of_namespace).unwrap_or_default(),
+            Scope::Everywhere => with_labels().copied().collect(),
             Scope::Selected(namespaces) => {
-                let groups = self.pod_labels.matched(pods).filter_map(|labels| self.groups_by_labels.get(&labels));
                 let selected = |number: &&GroupNumber| {
                     let group = self.groups.get(**number);
                     let namespace = group.and_then(|group| self.namespaces.get(&group.key.namespace));
                     let labels = namespace.and_then(|namespace| namespace.labels);
                     labels.is_some_and(|labels| self.namespace_labels.matches(*namespaces, labels))
                 };
-                groups.flatten().filter(selected).copied().collect()
+                with_labels().filter(selected).copied().collect()
             }
         }
     }

@@ -28,6 +28,8 @@ pub(super) enum Scope {
     Namespace(Name),
     /// In the namespaces this selector of the namespace matcher selects.
     Selected(SelectorNumber),
+    /// Wherever they are, even before anything is known of their namespace.
+    Everywhere,
 }
 
 /// What a kernel set of a selection holds.
@@ -56,8 +58,8 @@ pub(super) struct SetOf {
 pub(super) struct Selection {
     pub(super) scope: Scope,
     pub(super) pods: SelectorNumber,
-    /// Hash over what it says, the beginning of its sets' names.
-    identity: Hash,
+    /// Hash over what it says, which its sets are named after.
+    identity: Box<str>,
     /// Policies that name it, each as often as it does.
     references: u32,
     /// Groups of pods in it.
@@ -99,7 +101,7 @@ impl Selections {
         let selection = Selection {
             scope: scope.clone(),
             pods,
-            identity: identity(),
+            identity: identity().finish().into(),
             references: 1,
             groups: BTreeSet::new(),
             groups_here: 0,
@@ -163,11 +165,11 @@ impl Selection {
 
     /// The name of a set by what it holds: the same after a restart, on every node, and for every policy.
     pub(super) fn set_name(&self, kind: &SetKind) -> Name {
-        let identity = self.identity.clone();
+        let identity = Hash::new().field(&self.identity);
         match kind {
-            SetKind::Addresses => format!("{}{}", set::SOURCE_PREFIX, identity.field("addresses").finish()),
+            SetKind::Addresses => format!("{}{}", set::SOURCE_PREFIX, identity.finish()),
             SetKind::Ports { name, protocol, here } => {
-                let which = if *here { "ports here" } else { "ports" };
+                let which = if *here { "here" } else { "everywhere" };
                 let hash = identity.field(which).field(name).field(protocol.as_str()).finish();
                 format!("{}{hash}", set::DESTINATION_PREFIX)
             }
