@@ -1,5 +1,25 @@
-//! BGP-4 vocabulary. The speaker comes with pod routing; what is here serves option validation today.
+//! A BGP-4 speaker, as a library. It knows neither Kubernetes nor netlink.
+//!
+//! The vocabulary is in [`asn`], [`family`], [`attributes`], [`as_path`], [`community`] and [`update`].
 
+pub mod as_path;
 pub mod asn;
+pub mod attributes;
+pub mod community;
+pub mod config;
+pub mod families;
+pub mod family;
+pub mod negotiated;
+pub mod password;
+pub mod update;
 
+pub use as_path::{AsPath, Segment, SegmentKind};
 pub use asn::{Asn, AsnError};
+pub use attributes::{Attributes, NextHop, Origin, UnknownAttribute};
+pub use community::{Community, LargeCommunity};
+pub use config::{Config, PeerConfig};
+pub use families::Families;
+pub use family::Family;
+pub use negotiated::{Negotiated, PeerKind};
+pub use password::Password;
+pub use update::Update;

@@ -1,62 +1,23 @@
-//! Connection tracking: forgetting flows whose real server is gone.
+//! Connection tracking: forgetting flows whose real server is gone, and marking flows that policy cuts.
 //!
 //! Decided here: how flows are found (a dump the kernel filters) and deleted (one filtered request where the kernel
-//! can, else one request for each flow). Not here: whose flows go, and when. Wire format:
-//! `include/uapi/linux/netfilter/nfnetlink_conntrack.h`; the filter's flag bits are those of `nf_internals.h`, which
-//! libnetfilter_conntrack repeats.
+//! can, else one request for each flow); [`marks`] lists flows for a verdict and sets bits of their mark. Not here:
+//! whose flows go, and when.
 //!
 //! The kernel's filter takes IPv6 addresses the wrong way round (seen on 6.1 and 6.18: equal addresses do not match,
 //! all others do), so an IPv6 filter only names protocol and port, and IPv6 flows are always deleted one by one.
 
+pub mod marks;
+mod wire;
+
 use std::net::IpAddr;
 
-use crate::netlink::attribute::{Attribute, NESTED};
+use crate::netlink::attribute::NESTED;
 use crate::netlink::{self, Attributes, MessageBuilder, Request, Socket};
 use crate::row::{Family, Protocol};
-
-/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_*`
-mod message {
-    pub(super) const NEW: u16 = 0x100;
-    pub(super) const GET: u16 = 0x101;
-    pub(super) const DELETE: u16 = 0x102;
-}
-
-/// `CTA_*` of a flow.
-mod flow {
-    pub(super) const ORIGINAL: u16 = 1;
-    pub(super) const REPLY: u16 = 2;
-    pub(super) const ID: u16 = 12;
-    pub(super) const ZONE: u16 = 18;
-    pub(super) const FILTER: u16 = 25;
-}
-
-/// `CTA_TUPLE_*`, `CTA_IP_*` and `CTA_PROTO_*`
-mod tuple {
-    pub(super) const IP: u16 = 1;
-    pub(super) const PROTO: u16 = 2;
-    pub(super) const ZONE: u16 = 3;
-    pub(super) const V4_SOURCE: u16 = 1;
-    pub(super) const V4_DESTINATION: u16 = 2;
-    pub(super) const V6_SOURCE: u16 = 3;
-    pub(super) const V6_DESTINATION: u16 = 4;
-    pub(super) const PROTO_NUMBER: u16 = 1;
-    pub(super) const SOURCE_PORT: u16 = 2;
-    pub(super) const DESTINATION_PORT: u16 = 3;
-}
-
-/// `CTA_FILTER_*` and its flag bits.
-mod filter {
-    pub(super) const ORIGINAL_FLAGS: u16 = 1;
-    pub(super) const REPLY_FLAGS: u16 = 2;
-    pub(super) const IP_SOURCE: u32 = 1 << 0;
-    pub(super) const IP_DESTINATION: u32 = 1 << 1;
-    pub(super) const PROTO_NUMBER: u32 = 1 << 3;
-    pub(super) const SOURCE_PORT: u32 = 1 << 4;
-    pub(super) const DESTINATION_PORT: u32 = 1 << 5;
-}
-
-/// Bytes of `struct nfgenmsg`.
-const HEADER: usize = 4;
+pub use marks::Flow;
+pub use wire::Ends;
+use wire::{HEADER, filter, flow, header, message, tuple, zone};
 
 /// Flows of zone 0 that clients opened to one address, protocol and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,6 +44,9 @@ pub enum Error {
     /// Flows could not be deleted.
     #[error("deleting tracked flows: {0}")]
     Delete(netlink::Error),
+    /// Marks of flows could not be changed.
+    #[error("marking tracked flows: {0}")]
+    Mark(netlink::Error),
     /// Destination and reply source are of different families; such a flow cannot be.
     #[error("a flow has one address family")]
     MixedFamilies,
@@ -138,7 +102,7 @@ impl Conntrack {
     }
 
     fn list(&mut self, flows: &Flows) -> Result<Vec<Found>, netlink::Error> {
-        let mut payload = header(flows, 0);
+        let mut payload = header(Family::of(&flows.destination), 0);
         put_filter(&mut payload, flows);
         let request = Request::new(message::GET, 0, payload)?;
         self.socket.dump(&request, |kind, payload| {
@@ -149,14 +113,14 @@ impl Conntrack {
     /// Version 1 in the header makes the kernel look at the family. The partial original tuple is always there, so
     /// that a kernel without filtered deletes answers EINVAL rather than flush everything.
     fn delete_filtered(&mut self, flows: &Flows) -> Result<(), netlink::Error> {
-        let mut payload = header(flows, 1);
+        let mut payload = header(Family::of(&flows.destination), 1);
         put_filter(&mut payload, flows);
         self.socket.request(Request::new(message::DELETE, 0, payload)?).map(drop)
     }
 
     fn delete_each(&mut self, flows: &Flows, found: &[Found]) -> Result<usize, netlink::Error> {
         let request = |flow: &Found| {
-            let mut payload = header(flows, 0);
+            let mut payload = header(Family::of(&flows.destination), 0);
             payload.put(flow::ORIGINAL | NESTED, &flow.original);
             if let Some(id) = flow.id {
                 payload.put_be32(flow::ID, id);
@@ -174,15 +138,6 @@ impl Conntrack {
         }
         Ok(deleted)
     }
-}
-
-/// `struct nfgenmsg`
-fn header(flows: &Flows, version: u8) -> MessageBuilder {
-    let family = match Family::of(&flows.destination) {
-        Family::V4 => libc::AF_INET as u8,
-        Family::V6 => libc::AF_INET6 as u8,
-    };
-    MessageBuilder::new(&[family, version, 0, 0])
 }
 
 /// The tuples wanted, and which of their fields count. Kernels before 5.8 ignore the filter and send everything.
@@ -229,7 +184,7 @@ fn parse_matching(payload: &[u8], flows: &Flows) -> Option<Found> {
     let reply = fields.get(flow::REPLY)?;
     let zone = zone(fields.get(flow::ZONE))?;
     let (sent, answered) = (Ends::parse(original.nested())?, Ends::parse(reply.nested())?);
-    let wanted = [zone, sent.zone, answered.zone] == [0; 3]
+    let wanted = zone == 0
         && sent.protocol == flows.protocol.number()
         && sent.destination == (flows.destination, flows.port)
         && flows.reply_source.is_none_or(|source| answered.source == source);
@@ -237,39 +192,6 @@ fn parse_matching(payload: &[u8], flows: &Flows) -> Option<Found> {
         original: original.payload.to_vec(),
         id: fields.get(flow::ID).and_then(|id| id.be32()),
     })
-}
-
-/// Zone 0 has no attribute.
-fn zone(attribute: Option<Attribute<'_>>) -> Option<u16> {
-    attribute.map_or(Some(0), |zone| zone.be16())
-}
-
-/// Both ends of one direction of a flow.
-#[derive(Debug, PartialEq, Eq)]
-struct Ends {
-    protocol: u8,
-    /// Set where a flow is in a zone in this direction only.
-    zone: u16,
-    source: (IpAddr, u16),
-    destination: (IpAddr, u16),
-}
-
-impl Ends {
-    /// `None` for a protocol without ports.
-    fn parse(fields: Attributes<'_>) -> Option<Ends> {
-        let ip = fields.get(tuple::IP)?.nested();
-        let proto = fields.get(tuple::PROTO)?.nested();
-        let address = |v4, v6| ip.get(v4).or_else(|| ip.get(v6))?.ip();
-        Some(Ends {
-            protocol: proto.get(tuple::PROTO_NUMBER)?.u8()?,
-            zone: zone(fields.get(tuple::ZONE))?,
-            source: (address(tuple::V4_SOURCE, tuple::V6_SOURCE)?, proto.get(tuple::SOURCE_PORT)?.be16()?),
-            destination: (
-                address(tuple::V4_DESTINATION, tuple::V6_DESTINATION)?,
-                proto.get(tuple::DESTINATION_PORT)?.be16()?,
-            ),
-        })
-    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ fn kinds(family: Family, table: FilterTable) -> Vec<Rule> {
         not,
     };
     let mark = |value, mask, not| Match::Mark { value, mask, not };
+    let connection_mark = |value, mask, not| Match::ConnectionMark { value, mask, not };
     match table {
         FilterTable::Mangle => {
             let marks = [(0x4d2, u32::MAX), (0, 0x10000), (0x20000, 0x20000), (0x10, 0)];
@@ -85,6 +86,10 @@ fn kinds(family: Family, table: FilterTable) -> Vec<Rule> {
                 Rule::new([set("ips", &[Source], false)], Action::Drop),
                 Rule::new([mark(0x20000, 0x20000, false)], Action::Accept).comment("netpol-ok"),
                 Rule::new([mark(1, u32::MAX, true)], Action::Drop),
+                Rule::new([connection_mark(0x40000, 0x40000, false)], Action::Reject)
+                    .comment("no longer allowed"),
+                Rule::new([connection_mark(0, 0x40000, true)], Action::Drop),
+                Rule::new([connection_mark(7, u32::MAX, true)], Action::Drop),
                 Rule::new([Match::ConntrackState(vec![Invalid])], Action::Drop).comment("\"quoted comment\""),
                 Rule::new([Match::ConntrackState(vec![New, Related, Established])], Action::Accept),
                 Rule::new([Match::LocalAddress { direction: Source, not: true }], Action::Accept),

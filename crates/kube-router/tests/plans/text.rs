@@ -104,6 +104,8 @@ fn line(key: &Key, row: &Row) -> String {
             let table = chain.table.as_str();
             format!("rule {} {table} {place} in {}", family(chain.family), self::rule(chain, rule))
         }
+        (Key::VerdictMap(map), Row::VerdictMap) => format!("verdict map {} {}", map.name, family(map.family)),
+        (Key::Verdict(map, ip), Row::Verdict(chain)) => format!("verdict {} {ip} -> {chain}", map.name),
         (key, row) => panic!("a row of another kind than its key: {key:?} {row:?}"),
     }
 }

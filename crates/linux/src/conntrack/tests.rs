@@ -36,7 +36,7 @@ fn put_ends(
 /// A flow as the kernel dumps it: the client at port 4000, answered by `backend`.
 fn dumped(flows: &Flows, backend: (IpAddr, u16), zone: Option<u16>) -> Vec<u8> {
     let client = (IpAddr::from([10, 2, 0, 9]), 4000);
-    let mut message = header(flows, 0);
+    let mut message = header(Family::of(&flows.destination), 0);
     put_ends(&mut message, flow::ORIGINAL, flows.protocol, client, (flows.destination, flows.port));
     put_ends(&mut message, flow::REPLY, flows.protocol, backend, client);
     message.put_be32(flow::ID, 0xfeed_beef);
@@ -69,7 +69,7 @@ fn only_the_flows_meant_match() {
 #[test]
 fn a_flow_without_ports_is_passed_over() {
     let flows = wanted();
-    let mut message = header(&flows, 0);
+    let mut message = header(Family::of(&flows.destination), 0);
     for kind in [flow::ORIGINAL, flow::REPLY] {
         message.nest(kind, |ends| {
             ends.nest(tuple::IP, |ip| {
@@ -87,7 +87,7 @@ fn a_flow_without_ports_is_passed_over() {
 #[test]
 fn an_ipv6_filter_names_no_address_flags() {
     let flags_of = |flows: &Flows| {
-        let mut message = header(flows, 0);
+        let mut message = header(Family::of(&flows.destination), 0);
         put_filter(&mut message, flows);
         let bytes = message.finish().unwrap();
         let nest = Attributes::after(&bytes, HEADER).get(flow::FILTER).unwrap().nested();

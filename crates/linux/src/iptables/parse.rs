@@ -145,6 +145,10 @@ fn extension(module: &str, words: &mut Words<'_>, before: &[Match], family: Fami
             let (value, mask) = marked(words.option("--mark")??, Some(u32::MAX))?;
             Match::Mark { value, mask, not }
         }
+        "connmark" => {
+            let (value, mask) = marked(words.option("--mark")??, Some(u32::MAX))?;
+            Match::ConnectionMark { value, mask, not }
+        }
         "addrtype" => {
             let source = words.take("--src-type");
             if !source && !words.take("--dst-type") || words.value()? != "LOCAL" {

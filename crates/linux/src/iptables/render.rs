@@ -108,12 +108,8 @@ fn extension(text: &mut String, condition: &Match, protocol: &str, family: Famil
                 .collect();
             put!(text, " -m set{} --match-set {prefix}{name} {}", negation(*not), directions.join(","));
         }
-        Match::Mark { value, mask, not } => {
-            put!(text, " -m mark{} --mark {value:#x}", negation(*not));
-            if *mask != u32::MAX {
-                put!(text, "/{mask:#x}");
-            }
-        }
+        Match::Mark { value, mask, not } => marked(text, "mark", *value, *mask, *not),
+        Match::ConnectionMark { value, mask, not } => marked(text, "connmark", *value, *mask, *not),
         Match::ConntrackState(states) => {
             let ordered: BTreeSet<&ConntrackState> = states.iter().collect();
             let states: Vec<&str> = ordered.into_iter().map(|state| state_name(*state)).collect();
@@ -134,6 +130,13 @@ fn extension(text: &mut String, condition: &Match, protocol: &str, family: Famil
                 put!(text, " --limit-burst {burst}");
             }
         }
+    }
+}
+
+fn marked(text: &mut String, module: &str, value: u32, mask: u32, not: bool) {
+    put!(text, " -m {module}{} --mark {value:#x}", negation(not));
+    if mask != u32::MAX {
+        put!(text, "/{mask:#x}");
     }
 }
 
@@ -176,6 +179,8 @@ fn action(text: &mut String, action: &Action, family: Family) {
             Family::V6 => " -j REJECT --reject-with icmp6-port-unreachable",
         }),
         Action::Jump(chain) => put!(text, " -j {chain}"),
+        // Nothing iptables reads, so `check` refuses the rule.
+        Action::VerdictMap { map, .. } => put!(text, " -j VMAP --map {map}"),
         Action::Mark { value, mask } => put!(text, " -j MARK --set-xmark {value:#x}/{mask:#x}"),
         Action::SourceNat { to, random_fully } => {
             put!(text, " -j SNAT --to-source {}{}", address_text(*to), fully(*random_fully));

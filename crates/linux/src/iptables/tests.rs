@@ -103,6 +103,13 @@ fn every_other_kind_is_as_saved() {
         Action::Mark { value: 0, mask: 0x10000 },
         "-m mark --mark 0x1 -j MARK --set-xmark 0x0/0x10000",
     );
+    let refused = |mask, not| [Match::ConnectionMark { value: 0x40000, mask, not }];
+    v4(
+        &refused(0x40000, false),
+        Action::Reject,
+        "-m connmark --mark 0x40000/0x40000 -j REJECT --reject-with icmp-port-unreachable",
+    );
+    v4(&refused(u32::MAX, true), Action::Accept, "-m connmark ! --mark 0x40000 -j ACCEPT");
     v4(&[], Action::Masquerade { random_fully: true }, "-j MASQUERADE --random-fully");
     v4(
         &[Match::Limit { per_minute: 60, burst: 5 }],
@@ -175,6 +182,8 @@ fn a_rule_that_would_read_back_differently_is_refused() {
     assert!(check(&known(source("0.0.0.0/0")), Family::V4).is_err());
     use ConntrackState::{Established, New, Related};
     assert!(check(&known(Match::ConntrackState(vec![Established, New])), Family::V4).is_err());
+    let by_map = Action::VerdictMap { map: "pods".into(), of: Direction::Source };
+    assert!(check(&Rule::new([], by_map), Family::V4).unwrap_err().contains("verdict maps"));
     assert!(check(&Rule::new([], Action::Accept).comment("two\nlines"), Family::V4).is_err());
     // What can be brought into normal form is.
     let states = Match::ConntrackState(vec![Established, Related, Established]);
@@ -225,6 +234,11 @@ fn any_match(family: Family) -> impl Strategy<Value = Vec<Match>> {
         ("[a-zA-Z0-9_-]{1,20}", proptest::collection::vec(direction(), 1..4), any::<bool>())
             .prop_map(|(name, directions, not)| vec![Match::Set { name: name.into(), directions, not }]),
         any::<(u32, u32, bool)>().prop_map(|(value, mask, not)| vec![Match::Mark { value, mask, not }]),
+        any::<(u32, u32, bool)>().prop_map(|(value, mask, not)| vec![Match::ConnectionMark {
+            value,
+            mask,
+            not
+        }]),
         (direction(), any::<bool>())
             .prop_map(|(direction, not)| vec![Match::LocalAddress { direction, not }]),
         (1u32..=600, any::<u16>())
