@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use linux::row::Family;
 
 use super::blocks::Blocks;
@@ -45,6 +46,8 @@ pub struct Compiled {
     pub egress: Option<Vec<Permit>>,
     /// Every pod of every namespace, where a named port of just any destination is permitted.
     pub everyone: Option<SelectionNumber>,
+    /// Blocks that are left out because their family is off, with their field.
+    pub off: Box<[(Box<str>, IpNet)]>,
 }
 
 /// A rule: what is exchanged with one of the peers at one of the ports of whoever receives it.
@@ -178,4 +181,21 @@ pub(super) fn permits(
         permits.push(Permit { peers, ports: rule.ports.clone() });
     }
     permits
+}
+
+/// Blocks of families that are off, with their field.
+pub(super) fn blocks_off(policy: &NetworkPolicy, enforced: &dyn Fn(Family) -> bool) -> Box<[(Box<str>, IpNet)]> {
+    let mut off = Vec::new();
+    for (direction, rules) in [("ingress", &policy.ingress), ("egress", &policy.egress)] {
+        for (place, rule) in rules.iter().flatten().enumerate() {
+            for peer in rule.peers.iter().flatten() {
+                if let Peer::Block { net, .. } = peer
+                    && !enforced(Family::of_net(net))
+                {
+                    off.push((format!("spec.{direction}[{place}]").into(), *net));
+                }
+            }
+        }
+    }
+    off.into()
 }

@@ -24,7 +24,7 @@ use super::compile::{self, Compiled};
 use super::hash::Hash;
 use super::matcher::{LabelsNumber, Matcher, SelectorNumber};
 use super::selections::{
-    GroupNumber, PolicyNumber, Scope, Selection, SelectionNumber, Selections, SetOf, hash_selector,
+    GroupNumber, PolicyNumber, Scope, Selection, SelectionNumber, Selections, SetKind, SetOf, hash_selector,
 };
 use super::touched::Touched;
 use crate::kube::model::{Labels, NamedPort, Namespace, NetworkPolicy, ObjectName, Peer, Pod, Selector};
@@ -217,7 +217,7 @@ impl Index {
             self.group_is_here(pod.group, false, touched);
         }
         if empty {
-            self.drop_group(pod.group);
+            self.drop_group(pod.group, touched);
         }
     }
 
@@ -257,13 +257,12 @@ impl Index {
         number
     }
 
-    fn drop_group(&mut self, number: GroupNumber) {
-        let group = self.groups.remove(number);
-        for selection in group.selections {
-            if let Some(selection) = self.selections.get_mut(selection) {
-                selection.groups.remove(&number);
-            }
+    fn drop_group(&mut self, number: GroupNumber, touched: &mut Touched) {
+        let selections = self.groups.get(number).map(|group| group.selections.clone()).unwrap_or_default();
+        for selection in selections {
+            self.group_moves(number, selection, false, touched);
         }
+        let group = self.groups.remove(number);
         if let Some(groups) = self.groups_by_labels.get_mut(&group.labels) {
             groups.remove(&number);
             if groups.is_empty() {
@@ -319,6 +318,9 @@ impl Index {
             group.selections.remove(&into);
             selection.groups.remove(&number);
         }
+        // Whether anybody has a port of some name may look different now.
+        let asking = selection.names_asked_by.iter().filter_map(|number| self.policies.get(*number));
+        touched.policies.extend(asking.map(|policy| policy.compiled.id.clone()));
         if !selection.sets.is_empty() {
             for pod in group.pods.iter().filter_map(|pod| self.pods.get(*pod as usize)) {
                 touched.members.insert(pod.id.clone());
@@ -407,7 +409,8 @@ impl Index {
         let egress = policy.egress.as_ref().map(|rules| compile::permits(rules, &enforced, &mut select));
         let everyone = compile::asks_everyone(policy)
             .then(|| self.select(Scope::Everywhere, &Selector::default(), &mut selectors, touched));
-        let compiled = Compiled { id: policy.id.clone(), target, ingress, egress, everyone };
+        let off = compile::blocks_off(policy, &enforced);
+        let compiled = Compiled { id: policy.id.clone(), target, ingress, egress, everyone, off };
         let sets = compiled.sets();
         let Selectors { pods: pod_selectors, namespaces: namespace_selectors } = selectors;
         let number = self.policies.insert(KnownPolicy {
@@ -451,6 +454,13 @@ impl Index {
         let target = policy.compiled.target;
         for set in policy.sets.clone() {
             let Some(selection) = self.selections.get_mut(set.selection) else { continue };
+            if set.kind != SetKind::Addresses {
+                if in_force {
+                    selection.names_asked_by.insert(number);
+                } else {
+                    selection.names_asked_by.remove(&number);
+                }
+            }
             let changed =
                 if in_force { selection.need(&set.kind) } else { selection.need_no_more(&set.kind) };
             if changed {
@@ -605,6 +615,13 @@ impl Index {
             && self.pod_labels.len() + self.namespace_labels.len() == 0
             && self.selections.is_empty()
             && self.policies.is_empty()
+    }
+}
+
+impl KnownPod {
+    /// Its address of a family.
+    pub(super) fn ip(&self, family: Family) -> Option<IpAddr> {
+        self.ips.iter().copied().find(|ip| Family::of(ip) == family)
     }
 }
 

@@ -68,6 +68,8 @@ pub(super) struct Selection {
     pub(super) groups_here: u32,
     /// Policies whose target it is.
     pub(super) target_of: BTreeSet<PolicyNumber>,
+    /// Policies in force here that ask for ports of its pods by name.
+    pub(super) names_asked_by: BTreeSet<PolicyNumber>,
     /// Kernel sets that policies in force here need, with how often, and their names.
     pub(super) sets: BTreeMap<SetKind, (u32, Name)>,
 }
@@ -106,6 +108,7 @@ impl Selections {
             groups: BTreeSet::new(),
             groups_here: 0,
             target_of: BTreeSet::new(),
+            names_asked_by: BTreeSet::new(),
             sets: BTreeMap::new(),
         };
         let number = self.all.insert(selection);
