@@ -376,8 +376,8 @@ pub struct ChainKey {
 /// Where a rule of ours stands in a chain that is not ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Position {
-    /// Before every other rule.
-    First,
+    /// Before every other rule but those of ours that are first with a lower rank; equal ranks stand in any order.
+    First(u8),
     /// After every other rule at the time of insertion; later rules of others may follow.
     Last,
     /// Anywhere.
@@ -441,13 +441,16 @@ pub enum LaneName {
     Route,
     /// IPVS.
     Ipvs,
-    /// Sets and rules.
+    /// Sets and their members.
+    Sets,
+    /// Chains and rules.
     Firewall,
 }
 
 impl LaneName {
     /// Every lane, in the order of start-up messages.
-    pub const ALL: [LaneName; 4] = [LaneName::Sysctl, LaneName::Route, LaneName::Ipvs, LaneName::Firewall];
+    pub const ALL: [LaneName; 5] =
+        [LaneName::Sysctl, LaneName::Route, LaneName::Ipvs, LaneName::Sets, LaneName::Firewall];
 }
 
 /// Tables as metrics and `status` name them.
@@ -539,7 +542,8 @@ impl Table {
                 LaneName::Route
             }
             Table::IpvsTimeouts | Table::VirtualServers | Table::RealServers => LaneName::Ipvs,
-            Table::Sets | Table::Members | Table::Chains | Table::ForeignRules => LaneName::Firewall,
+            Table::Sets | Table::Members => LaneName::Sets,
+            Table::Chains | Table::ForeignRules => LaneName::Firewall,
             Table::VerdictMaps | Table::Verdicts => LaneName::Firewall,
         }
     }

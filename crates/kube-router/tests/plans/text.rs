@@ -97,9 +97,9 @@ fn line(key: &Key, row: &Row) -> String {
         }
         (Key::ForeignRule(chain, rule), Row::ForeignRule(position)) => {
             let place = match position {
-                Position::First => "first",
-                Position::Last => "last",
-                Position::Anywhere => "anywhere",
+                Position::First(rank) => format!("first {rank}"),
+                Position::Last => "last".to_owned(),
+                Position::Anywhere => "anywhere".to_owned(),
             };
             let table = chain.table.as_str();
             format!("rule {} {table} {place} in {}", family(chain.family), self::rule(chain, rule))
