@@ -46,6 +46,7 @@ impl Controller for NetworkPolicies {
                 set_prefixes: names(&[set::SOURCE_PREFIX, set::DESTINATION_PREFIX]),
                 foreign: vec![frame::place],
             },
+            flows: true,
             settings: BRIDGE_SETTINGS.iter().map(|(_, path)| Name::from(*path)).collect(),
             audit: options.network_policy.sync_period,
             ..Needs::none()

@@ -5,5 +5,4 @@ mod chains;
 mod naive;
 mod node;
 mod properties;
-mod rules;
 mod world;
