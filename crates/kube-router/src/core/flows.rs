@@ -49,10 +49,12 @@ impl FlowWatch {
                 }
                 if !addresses.is_empty() {
                     requests.with_label_values(&["conntrack", "read"]).inc();
-                    let found = touching(&mut conntrack, &addresses);
-                    match found {
-                        Ok(flows) if core.blocking_send(Input::News(News::Flows(flows))).is_err() => return,
-                        Ok(_) => {}
+                    match touching(&mut conntrack, &addresses) {
+                        Ok(flows) => {
+                            if core.blocking_send(Input::News(News::Flows(flows))).is_err() {
+                                return;
+                            }
+                        }
                         Err(error) => answered = Err(error),
                     }
                 }
@@ -74,7 +76,7 @@ impl FlowWatch {
 }
 
 fn opened(conntrack: &mut Option<Conntrack>) -> Result<&mut Conntrack, Error> {
-    match conntrack {
+    match *conntrack {
         Some(ref mut open) => Ok(open),
         None => Ok(conntrack.insert(Conntrack::open()?)),
     }

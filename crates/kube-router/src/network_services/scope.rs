@@ -50,6 +50,7 @@ pub(super) fn needs(node: &Name, options: &Options) -> Needs {
             ..FirewallScope::default()
         },
         settings: base::settings().map(Name::from).collect(),
+        flows: false,
         audit: options.service_proxy.sync_period,
     }
 }
@@ -69,7 +70,7 @@ fn covers(key: &Key, _row: &Row) -> bool {
         Key::Route { table, link, .. } => {
             *table == names::route::TABLE_LOCAL && link.as_ref().is_some_and(on_dummy)
         }
-        Key::PolicyRule(_) => false,
+        Key::PolicyRule(_) | Key::VerdictMap(_) | Key::Verdict(..) => false,
         Key::Set(set) | Key::Member(set, _) => our_set(&set.name),
         Key::Chain(chain) => CHAINS.contains(&&*chain.name),
         Key::ForeignRule(chain, rule) => {

@@ -8,6 +8,8 @@
 mod node;
 mod pod;
 mod policy;
+#[cfg(test)]
+mod policy_tests;
 mod reading;
 mod selector;
 mod service;

@@ -2,6 +2,7 @@
 //! text of the Kubernetes API, and by reading the rows as the kernel would.
 
 mod chains;
+mod golden;
 mod naive;
 mod node;
 mod properties;
