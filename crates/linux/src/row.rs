@@ -543,8 +543,7 @@ impl Table {
             }
             Table::IpvsTimeouts | Table::VirtualServers | Table::RealServers => LaneName::Ipvs,
             Table::Sets | Table::Members => LaneName::Sets,
-            Table::Chains | Table::ForeignRules => LaneName::Firewall,
-            Table::VerdictMaps | Table::Verdicts => LaneName::Firewall,
+            Table::Chains | Table::ForeignRules | Table::VerdictMaps | Table::Verdicts => LaneName::Firewall,
         }
     }
 

@@ -91,7 +91,8 @@ pub trait Controller: Send {
         Some(news)
     }
 
-    /// What is due to be planned, planned. O(what is dirty).
+    /// What is due to be planned, planned; it may be a part, so that not every plan is in memory at once. Asked again
+    /// until nothing is due. O(what is planned).
     fn plan(&mut self, inputs: Inputs<'_>, now: Instant, in_kernel: InKernel<'_>) -> Vec<Planned>;
 
     /// Everything planned so far is in the kernel, or was refused. Followed by [`Self::plan`].

@@ -308,13 +308,18 @@ impl Core {
     fn plan(&mut self, now: Instant) {
         let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
         for running in self.controllers.iter_mut().filter(|running| running.planning) {
-            let reconciler = &self.reconciler;
-            let in_kernel =
-                |container: &Key| reconciler.contents(container).map(|(key, _)| key.clone()).collect();
-            let planned = running.controller.plan(inputs, now, &in_kernel);
-            running.unconfirmed |= !planned.is_empty();
-            for (owner, claims) in planned {
-                self.reconciler.set(&owner, claims);
+            loop {
+                let reconciler = &self.reconciler;
+                let inside =
+                    |container: &Key| reconciler.contents(container).map(|(key, _)| key.clone()).collect();
+                let planned = running.controller.plan(inputs, now, &inside);
+                if planned.is_empty() {
+                    break;
+                }
+                running.unconfirmed = true;
+                for (owner, claims) in planned {
+                    self.reconciler.set(&owner, claims);
+                }
             }
             for (object, found) in running.controller.take_found() {
                 running.objections.report(&object, found);

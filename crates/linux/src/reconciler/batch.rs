@@ -221,6 +221,7 @@ fn first_content(container: &Key) -> Option<Key> {
     match container {
         Key::VirtualServer(server) => Some(Key::RealServer(*server, lowest, 0)),
         Key::Set(set) => Some(Key::Member(set.clone(), crate::row::Member::Ip(lowest))),
+        Key::VerdictMap(map) => Some(Key::Verdict(map.clone(), lowest)),
         Key::Link(link) => {
             Some(Key::Address { link: link.clone(), net: ipnet::IpNet::V4(ipnet::Ipv4Net::default()) })
         }
