@@ -28,6 +28,13 @@ pub enum Effect {
     WatchDrains(Vec<RealServerKey>),
     /// These `healthCheckNodePort`s listen, with these answers.
     HealthPorts(BTreeMap<u16, HealthPort>),
+    /// This many chains and sets belong to network policies.
+    PolicySize {
+        /// Chains, of both families.
+        chains: usize,
+        /// Sets, of both families.
+        sets: usize,
+    },
     /// Tell which flows run from or to these addresses; every one is answered.
     ReadFlows(Vec<IpAddr>),
     /// These flows are forbidden from now on, or not any longer.
@@ -46,6 +53,7 @@ pub(super) struct Edges {
     pub(super) health_ports: health_ports::Wanted,
     /// None where no controller asks.
     pub(super) flows: Option<FlowWatch>,
+    pub(super) metrics: Metrics,
 }
 
 impl Edges {
@@ -59,7 +67,7 @@ impl Edges {
         let ipvs = needs.lanes.contains(&LaneName::Ipvs);
         let drains = ipvs.then(|| DrainWatch::start(core)).transpose()?;
         let flows = needs.flows.then(|| FlowWatch::start(core, metrics)).transpose()?;
-        Ok(Edges { drains, health_ports, flows })
+        Ok(Edges { drains, health_ports, flows, metrics: metrics.clone() })
     }
 
     pub(super) fn perform(&self, effect: Effect) {
@@ -68,6 +76,11 @@ impl Edges {
                 if let Some(drains) = &self.drains {
                     drains.watch(servers);
                 }
+            }
+            Effect::PolicySize { chains, sets } => {
+                let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+                self.metrics.policy_chains.set(gauge(chains));
+                self.metrics.policy_ipsets.set(gauge(sets));
             }
             Effect::ReadFlows(addresses) => self.ask_flows(Question::Touching(addresses)),
             Effect::MarkFlows { flows, forbidden } => self.ask_flows(Question::Mark { flows, forbidden }),

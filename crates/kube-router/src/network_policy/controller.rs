@@ -106,6 +106,7 @@ impl Controller for NetworkPolicies {
         }
         for id in touched.policies {
             let claims = self.plan_policy(&id);
+            self.size.replace(&id, &claims);
             planned.push((Subject::Policy(id).into(), claims));
         }
         for id in touched.pods {
@@ -140,7 +141,9 @@ impl Controller for NetworkPolicies {
     }
 
     fn take_effects(&mut self) -> Vec<Effect> {
-        self.flows.take_effects()
+        let mut effects = self.flows.take_effects();
+        effects.extend(self.size.news().map(|(chains, sets)| Effect::PolicySize { chains, sets }));
+        effects
     }
 }
 

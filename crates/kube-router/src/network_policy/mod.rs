@@ -22,6 +22,7 @@ mod index;
 mod matcher;
 pub mod rules;
 mod selections;
+mod size;
 mod touched;
 
 use std::fmt;
@@ -68,6 +69,7 @@ pub struct NetworkPolicies {
     touched: Touched,
     flows: flows::Flows,
     found: Vec<Found>,
+    size: size::Size,
     /// Everything was in the kernel once.
     built: bool,
 }
@@ -79,6 +81,7 @@ impl Default for NetworkPolicies {
             touched: Touched::default(),
             flows: flows::Flows::default(),
             found: Vec::new(),
+            size: size::Size::default(),
             built: false,
         }
     }

@@ -15,7 +15,7 @@ use crate::kube::model::Selector;
 use crate::names::set;
 
 /// Number of a selection.
-pub type SelectionNumber = usize;
+pub(super) type SelectionNumber = usize;
 /// Number of a policy.
 pub(super) type PolicyNumber = usize;
 /// Number of a group of pods.

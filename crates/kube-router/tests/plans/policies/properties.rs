@@ -42,18 +42,19 @@ fn selector() -> impl Strategy<Value = Value> {
     ]
 }
 
+const BLOCKS: &[(&str, &[&str])] = &[
+    ("10.0.0.0/24", &[]),
+    ("10.0.0.0/24", &["10.0.0.0/28"]),
+    ("10.0.0.0/28", &["10.0.0.2/32", "10.0.0.4/31"]),
+    ("0.0.0.0/0", &["10.0.0.0/8"]),
+    ("0.0.0.0/0", &[]),
+    ("::/0", &["fd00::10/124"]),
+    ("fd00::/112", &[]),
+];
+const TYPES: &[&[&str]] = &[&[], &["Ingress"], &["Egress"], &["Ingress", "Egress"]];
+
 fn peer() -> impl Strategy<Value = Value> {
-    let block = select(
-        &[
-            ("10.0.0.0/24", &[][..]),
-            ("10.0.0.0/24", &["10.0.0.0/28"]),
-            ("10.0.0.0/28", &["10.0.0.2/32", "10.0.0.4/31"]),
-            ("0.0.0.0/0", &["10.0.0.0/8"]),
-            ("0.0.0.0/0", &[]),
-            ("::/0", &["fd00::10/124"]),
-            ("fd00::/112", &[]),
-        ][..],
-    );
+    let block = select(BLOCKS);
     prop_oneof![
         selector().prop_map(|pods| json!({"podSelector": pods})),
         selector().prop_map(|namespaces| json!({"namespaceSelector": namespaces})),
@@ -86,7 +87,7 @@ fn rules(way: &'static str) -> impl Strategy<Value = Value> {
 }
 
 fn policy(namespace: String, name: String) -> impl Strategy<Value = Value> {
-    let types = select(&[&[][..], &["Ingress"], &["Egress"], &["Ingress", "Egress"]][..]);
+    let types = select(TYPES);
     (selector(), types, rules("from"), rules("to")).prop_map(move |(target, types, ingress, egress)| {
         json!({"metadata": {"namespace": namespace, "name": name},
                "spec": {"podSelector": target, "policyTypes": types, "ingress": ingress, "egress": egress}})
@@ -199,7 +200,7 @@ proptest! {
         node.plan();
         check(&node, &world)?;
         let from_scratch = Node::of(&world, &FLAGS);
-        prop_assert_eq!(node.wanted, from_scratch.wanted);
+        prop_assert_eq!(&node.wanted, &from_scratch.wanted);
         let standing = |node: &Node| node.objections.iter().map(ToString::to_string).collect::<Vec<_>>();
         prop_assert_eq!(standing(&node), standing(&from_scratch));
     }
