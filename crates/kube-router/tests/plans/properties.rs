@@ -91,13 +91,12 @@ fn pod(number: u8, shape: u16) -> Object {
     Object::Pod(Pod {
         id: id("pod", number),
         ips: vec![ip("10.244.0."), ip("fd00:244::")],
-        node: Some(if shape & 8 == 0 { HERE.into() } else { "there".into()
-        labels: kube_router::kube::model::Labels::default(),
-        ports: std::sync::Arc::from([]),
-    }),
+        node: Some(if shape & 8 == 0 { HERE.into() } else { "there".into() }),
         host_network: shape & 0x30 == 0x30,
         finished: shape & 0xc0 == 0xc0,
         grace_seconds: 7,
+        labels: kube_router::kube::model::Labels::default(),
+        ports: std::sync::Arc::from([]),
     })
 }
 
