@@ -125,25 +125,20 @@ fn tail(family: Family, deny: bool, node: &ThisNode) -> Vec<Rule> {
 fn exempt(family: Family, options: &Options) -> Vec<Rule> {
     let ips = &options.service_ips;
     let mut rules = Vec::new();
-    let of_family = |nets: &[IpNet]| -> Vec<(usize, IpNet)> {
-        nets.iter().copied().enumerate().filter(|(_, net)| Family::of_net(net) == family).collect()
+    let of_family = |nets: &[IpNet]| -> Vec<IpNet> {
+        nets.iter().copied().filter(|net| Family::of_net(net) == family).collect()
     };
-    let ranges = of_family(&ips.cluster)
-        .into_iter()
-        .map(|(place, net)| {
-            let which = if place == 0 { "primary" } else { "secondary" };
-            (net, format!("allow traffic to {which} cluster IP range"))
-        })
-        .collect::<Vec<_>>();
-    rules.extend(ranges.into_iter().map(|(net, text)| range(net, &text)));
+    for net in of_family(&ips.cluster) {
+        rules.push(range(net, "allow traffic to primary/secondary cluster IP range"));
+    }
     let (first, last) = (*ips.node_ports.start(), *ips.node_ports.end());
     for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
         rules.push(node_ports(protocol, first, last));
     }
-    for (_, net) in of_family(&ips.external) {
+    for net in of_family(&ips.external) {
         rules.push(range(net, &format!("allow traffic to external IP range: {net}")));
     }
-    for (_, net) in of_family(&ips.load_balancer) {
+    for net in of_family(&ips.load_balancer) {
         rules.push(range(net, &format!("allow traffic to load balancer IP range: {net}")));
     }
     rules
@@ -221,6 +216,6 @@ mod tests {
                 "TXV2FCYZD26TN5T3"
             ]
         );
-        assert_eq!(suffix(&range(cidr("10.96.0.0/12"), "allow traffic to primary cluster IP range")), suffixes[0]);
+        assert_eq!(suffix(&range(cidr("10.96.0.0/12"), "allow traffic to primary/secondary cluster IP range")), suffixes[0]);
     }
 }

@@ -124,6 +124,12 @@ impl Node {
         owners
     }
 
+    /// Every owner's claims; their order means nothing.
+    pub(crate) fn claims_by_owner(&self) -> BTreeMap<&Owner, BTreeMap<&Key, &Claim>> {
+        let claims = self.wanted.iter();
+        claims.map(|(owner, claims)| (owner, claims.iter().map(|claim| (&claim.key, claim)).collect())).collect()
+    }
+
     /// Every row wanted.
     ///
     /// # Panics
