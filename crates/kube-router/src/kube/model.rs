@@ -303,14 +303,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 6] = [
-        Kind::Service,
-        Kind::EndpointSlice,
-        Kind::Node,
-        Kind::Pod,
-        Kind::Namespace,
-        Kind::NetworkPolicy,
-    ];
+    pub const ALL: [Kind; 6] =
+        [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::Pod, Kind::Namespace, Kind::NetworkPolicy];
 
     /// `kind` of such an object.
     pub fn as_str(self) -> &'static str {

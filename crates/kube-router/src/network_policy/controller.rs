@@ -18,10 +18,8 @@ use crate::options::Options;
 use crate::store::Dirty;
 
 /// Whether packets between pods on one bridge pass the packet filter at all; in the module br_netfilter.
-const BRIDGE_SETTINGS: [(Family, &str); 2] = [
-    (Family::V4, "net/bridge/bridge-nf-call-iptables"),
-    (Family::V6, "net/bridge/bridge-nf-call-ip6tables"),
-];
+const BRIDGE_SETTINGS: [(Family, &str); 2] =
+    [(Family::V4, "net/bridge/bridge-nf-call-iptables"), (Family::V6, "net/bridge/bridge-nf-call-ip6tables")];
 
 impl Controller for NetworkPolicies {
     fn name(&self) -> &'static str {

@@ -116,12 +116,8 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
     fn judge_wanted(&self, key: &Key, entry: &Entry, row: &Row, batch: &HashMap<Key, usize>) -> Verdict {
         let mut needs = row.stands_on(key);
         let together = row.goes_with(key);
-        let mut missing: Vec<Key> = needs
-            .iter()
-            .chain(&together)
-            .filter(|need| !self.will_be_there(need, batch))
-            .cloned()
-            .collect();
+        let mut missing: Vec<Key> =
+            needs.iter().chain(&together).filter(|need| !self.will_be_there(need, batch)).cloned().collect();
         missing.extend(self.new_sets_filling(key, entry, &needs));
         if missing.is_empty() && entry.actual.is_none() {
             // Of several claims to one row, the first whose prerequisites are met is enough.

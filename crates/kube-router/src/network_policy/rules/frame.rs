@@ -11,7 +11,9 @@ use linux::reconciler::Claim;
 use linux::row::{ChainKey, Family, Key, Member, Name, Position, Protocol, Row, SetKey, SetKind};
 use linux::rule::{Action, ConntrackState, Direction, Match, Rule};
 
-use super::{chain_claim, chain_key, comment, from, in_set, jump, passed_its_pod, permit, pod_chain, set_claim, to};
+use super::{
+    chain_claim, chain_key, comment, from, in_set, jump, passed_its_pod, permit, pod_chain, set_claim, to,
+};
 use crate::kube::model::ObjectName;
 use crate::names::{self, chain, mark};
 use crate::network_policy::hash;
@@ -85,7 +87,9 @@ fn common(family: Family) -> Vec<Rule> {
         Family::V4 => &names::icmp::ALLOWED_V4,
         Family::V6 => &names::icmp::ALLOWED_V6,
     };
-    rules.extend(types.iter().map(|(kind, text)| Rule::new([Match::IcmpType(*kind)], Action::Accept).comment(text)));
+    rules.extend(
+        types.iter().map(|(kind, text)| Rule::new([Match::IcmpType(*kind)], Action::Accept).comment(text)),
+    );
     rules
 }
 
@@ -113,10 +117,12 @@ fn tail(family: Family, deny: bool, node: &ThisNode) -> Vec<Rule> {
     };
     let unprogrammed = ends.iter().map(|(end, direction)| {
         let missing = in_set(names::set::LOCAL_PODS.into(), &[*direction], true);
-        Rule::new([end.clone(), missing], Action::Reject).comment("reject unprogrammed local pod (default-deny)")
+        Rule::new([end.clone(), missing], Action::Reject)
+            .comment("reject unprogrammed local pod (default-deny)")
     });
-    let unmarked =
-        ends.iter().map(|(end, _)| Rule::new([end.clone()], Action::Reject).comment("reject pre-netpol (default-deny)"));
+    let unmarked = ends
+        .iter()
+        .map(|(end, _)| Rule::new([end.clone()], Action::Reject).comment("reject pre-netpol (default-deny)"));
     unprogrammed.chain([accept]).chain(unmarked).collect()
 }
 
@@ -154,8 +160,22 @@ fn node_ports(protocol: Protocol, first: u16, last: u16) -> Rule {
     let (name, ports) = (protocol.as_str(), format!("{first}:{last}"));
     let text = format!("allow LOCAL {} traffic to node ports", name.to_uppercase());
     let arguments = [
-        "-p", name, "-m", "comment", "--comment", &text, "-m", "addrtype", "--dst-type", "LOCAL", "-m",
-        "multiport", "--dports", &ports, "-j", "RETURN",
+        "-p",
+        name,
+        "-m",
+        "comment",
+        "--comment",
+        &text,
+        "-m",
+        "addrtype",
+        "--dst-type",
+        "LOCAL",
+        "-m",
+        "multiport",
+        "--dports",
+        &ports,
+        "-j",
+        "RETURN",
     ];
     let matches = [
         Match::Protocol(protocol),
@@ -199,10 +219,7 @@ mod tests {
     #[test]
     fn placed_rules_have_upstreams_suffixes() {
         let cidr = |text: &str| text.parse::<IpNet>().unwrap();
-        let flags = [
-            "--service-external-ip-range=198.51.100.0/24",
-            "--loadbalancer-ip-range=10.255.0.0/16",
-        ];
+        let flags = ["--service-external-ip-range=198.51.100.0/24", "--loadbalancer-ip-range=10.255.0.0/16"];
         let rules = exempt(Family::V4, &Options::from_flags(&flags).unwrap());
         let suffixes: Vec<String> = rules.iter().map(suffix).collect();
         assert_eq!(
@@ -216,6 +233,9 @@ mod tests {
                 "TXV2FCYZD26TN5T3"
             ]
         );
-        assert_eq!(suffix(&range(cidr("10.96.0.0/12"), "allow traffic to primary/secondary cluster IP range")), suffixes[0]);
+        assert_eq!(
+            suffix(&range(cidr("10.96.0.0/12"), "allow traffic to primary/secondary cluster IP range")),
+            suffixes[0]
+        );
     }
 }

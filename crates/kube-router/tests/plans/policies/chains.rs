@@ -39,7 +39,9 @@ pub(crate) fn forwards(
     let mut packet = Skb { source, destination, protocol, port, mark: 0 };
     let family = Family::of(&source);
     let jump = rows.keys().find_map(|key| match key {
-        Key::ForeignRule(chain, rule) if chain.family == family && *chain.name == *"FORWARD" => rule.jump_target(),
+        Key::ForeignRule(chain, rule) if chain.family == family && *chain.name == *"FORWARD" => {
+            rule.jump_target()
+        }
         _ => None,
     });
     walk(rows, family, jump.expect("a jump from FORWARD"), &mut packet) != Verdict::Refuse

@@ -41,7 +41,9 @@ impl Node {
     /// A node that knows this world, and has planned it.
     pub(crate) fn of(world: &World, flags: &[&str]) -> Node {
         let facts = Facts {
-            addresses: NODE_IPS.map(|ip| (Name::from("eth0"), ip.parse::<std::net::IpAddr>().unwrap().into())).to_vec(),
+            addresses: NODE_IPS
+                .map(|ip| (Name::from("eth0"), ip.parse::<std::net::IpAddr>().unwrap().into()))
+                .to_vec(),
             ..Facts::default()
         };
         let mut node = Node {
@@ -127,7 +129,9 @@ impl Node {
     /// Every owner's claims; their order means nothing.
     pub(crate) fn claims_by_owner(&self) -> BTreeMap<&Owner, BTreeMap<&Key, &Claim>> {
         let claims = self.wanted.iter();
-        claims.map(|(owner, claims)| (owner, claims.iter().map(|claim| (&claim.key, claim)).collect())).collect()
+        claims
+            .map(|(owner, claims)| (owner, claims.iter().map(|claim| (&claim.key, claim)).collect()))
+            .collect()
     }
 
     /// Every row wanted.
