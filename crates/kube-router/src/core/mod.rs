@@ -241,6 +241,7 @@ impl Core {
     /// The setting of a reverse path filter is taken as it was when first seen: later readings show our own values.
     fn take_facts(&mut self, mut facts: Facts) {
         facts.random_fully = self.node.facts.random_fully;
+        facts.verdict_maps = self.node.facts.verdict_maps;
         for (link, value) in &mut facts.rp_filter {
             *value = self.node.facts.rp_filter.get(link).copied().unwrap_or(*value);
         }

@@ -12,11 +12,12 @@ use linux::row::{ChainKey, Family, Key, Member, Name, Position, Protocol, Row, S
 use linux::rule::{Action, ConntrackState, Direction, Match, Rule};
 
 use super::{
-    chain_claim, chain_key, comment, from, in_set, jump, passed_its_pod, permit, pod_chain, set_claim, to,
+    chain_claim, chain_key, comment, from, in_set, jump, passed_its_pod, permit, pod_chain, set_claim,
+    shared, to,
 };
 use crate::kube::model::ObjectName;
 use crate::names::{self, chain, mark};
-use crate::network_policy::hash;
+use crate::network_policy::{compile as policy, hash};
 use crate::node::ThisNode;
 use crate::options::Options;
 
@@ -46,11 +47,21 @@ pub(in crate::network_policy) fn claims(
         chain_claim(family, chain::POLICY_COMMON, common(family)),
         chain_claim(family, chain::POLICY_DEFAULT, default()),
         chain_claim(family, chain::POLICY_TAIL, tail(family, deny, node)),
-        chain_claim(family, chain::INPUT, with_pods(exempt(family, options), pods, &[Direction::Source])),
     ];
-    for name in [chain::FORWARD, chain::OUTPUT] {
-        let both = [Direction::Destination, Direction::Source];
-        claims.push(chain_claim(family, name, with_pods(Vec::new(), pods, &both)));
+    let (both, out) = (policy::Direction::ALL, [policy::Direction::Egress]);
+    let ways = [(chain::INPUT, out.as_slice()), (chain::FORWARD, &both), (chain::OUTPUT, &both)];
+    for (name, directions) in ways {
+        let mut rules = if name == chain::INPUT { exempt(family, options) } else { Vec::new() };
+        if node.facts.verdict_maps {
+            rules.extend(directions.iter().map(|direction| shared::dispatch(*direction)));
+        } else {
+            rules.extend(jumps(pods, directions));
+        }
+        rules.extend(verdict());
+        claims.push(chain_claim(family, name, rules));
+    }
+    if node.facts.verdict_maps {
+        claims.extend(shared::maps(family));
     }
     for (built_in, target) in WAYS {
         let arguments = ["-m", "comment", "--comment", names::comment::POLICY_JUMP, "-j", target];
@@ -64,8 +75,12 @@ pub(in crate::network_policy) fn claims(
         let set = SetKey { family, name: names::set::LOCAL_PODS.into() };
         for (id, ip) in pods {
             // In once its chain is there; out before that goes.
-            let chain = Key::Chain(chain_key(family, pod_chain(id)));
-            claims.push(Claim::new(Key::Member(set.clone(), Member::Ip(*ip)), Row::Member).after([chain]));
+            let programmed = if node.facts.verdict_maps {
+                policy::Direction::ALL.map(|direction| shared::verdict_key(*ip, direction)).to_vec()
+            } else {
+                vec![Key::Chain(chain_key(family, pod_chain(id)))]
+            };
+            claims.push(Claim::new(Key::Member(set.clone(), Member::Ip(*ip)), Row::Member).after(programmed));
         }
     }
     claims
@@ -190,20 +205,27 @@ fn placed(chain: &str, arguments: &[&str], rule: Rule, text: &str) -> Rule {
     rule.comment(&format!("{text} - {}", hash::of_rule(chain, arguments)))
 }
 
-/// Rules, then the jumps of every pod, then the verdict.
-fn with_pods(mut rules: Vec<Rule>, pods: &[PodHere], ends: &[Direction]) -> Vec<Rule> {
+/// The jumps of every pod.
+fn jumps(pods: &[PodHere], directions: &[policy::Direction]) -> Vec<Rule> {
+    let mut rules = Vec::with_capacity(pods.len() * directions.len());
     for (id, ip) in pods {
-        for end in ends {
-            let (end, what) = match end {
-                Direction::Destination => (to(*ip), "in"),
-                Direction::Source => (from(*ip), "out"),
+        for direction in directions {
+            let (end, what) = match direction {
+                policy::Direction::Ingress => (to(*ip), "in"),
+                policy::Direction::Egress => (from(*ip), "out"),
             };
             rules.push(Rule::new([end], Action::Jump(pod_chain(id))).comment(&comment(id, what)));
         }
     }
-    rules.push(Rule::new([], jump(chain::POLICY_TAIL)).comment(names::comment::POLICY_TAIL));
-    rules.push(Rule::new([passed_its_pod()], Action::Accept).comment(names::comment::POLICY_ACCEPT));
     rules
+}
+
+/// What is left to say when every pod has been asked.
+fn verdict() -> [Rule; 2] {
+    [
+        Rule::new([], jump(chain::POLICY_TAIL)).comment(names::comment::POLICY_TAIL),
+        Rule::new([passed_its_pod()], Action::Accept).comment(names::comment::POLICY_ACCEPT),
+    ]
 }
 
 #[cfg(test)]

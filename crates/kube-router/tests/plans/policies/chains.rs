@@ -65,6 +65,17 @@ fn walk(rows: &BTreeMap<Key, Row>, family: Family, name: &Name, packet: &mut Skb
                 Verdict::Return => {}
                 verdict => return verdict,
             },
+            Action::VerdictMap { map, of } => {
+                let key = SetKey { family, name: map.clone() };
+                assert!(rows.contains_key(&Key::VerdictMap(key.clone())), "no map {map}");
+                let ip = if *of == Direction::Source { packet.source } else { packet.destination };
+                if let Some(Row::Verdict(chain)) = rows.get(&Key::Verdict(key, ip)) {
+                    match walk(rows, family, chain, packet) {
+                        Verdict::Return => {}
+                        verdict => return verdict,
+                    }
+                }
+            }
             other => panic!("{other:?}"),
         }
     }

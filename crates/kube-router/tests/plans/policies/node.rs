@@ -39,11 +39,12 @@ pub(crate) struct Node {
 
 impl Node {
     /// A node that knows this world, and has planned it.
-    pub(crate) fn of(world: &World, flags: &[&str]) -> Node {
+    pub(crate) fn of(world: &World, flags: &[&str], verdict_maps: bool) -> Node {
         let facts = Facts {
             addresses: NODE_IPS
                 .map(|ip| (Name::from("eth0"), ip.parse::<std::net::IpAddr>().unwrap().into()))
                 .to_vec(),
+            verdict_maps,
             ..Facts::default()
         };
         let mut node = Node {

@@ -156,7 +156,7 @@ const ASKED: [(Option<Protocol>, u16); 6] = [
 ];
 
 /// Every pair at every port: evaluated, in rows, and by the text.
-fn check(node: &Node, world: &World) -> Result<(), TestCaseError> {
+fn check(node: &Node, world: &World, maps: bool) -> Result<(), TestCaseError> {
     let rows = node.rows();
     let here = |ip: IpAddr| {
         let pods = world.pods.values().filter(|pod| pod["spec"]["nodeName"] == HERE);
@@ -165,6 +165,10 @@ fn check(node: &Node, world: &World) -> Result<(), TestCaseError> {
     };
     for source in addresses() {
         for destination in addresses().into_iter().filter(|ip| ip.is_ipv4() == source.is_ipv4()) {
+            if maps && source == destination {
+                // Shared chains do not know which pod they judge, so they cannot tell it from others.
+                continue;
+            }
             for (protocol, port) in ASKED {
                 let name = protocol.map(|protocol| protocol.as_str().to_uppercase());
                 let asked = naive::Packet { source, destination, protocol: name.as_deref(), port };
@@ -189,13 +193,14 @@ proptest! {
     #[test]
     fn packets_pass_as_the_api_says_whatever_happened_before(
         steps in prop::collection::vec((change(), any::<bool>()), 1..30),
+        maps in any::<bool>(),
     ) {
         let mut world = World::default();
         for number in 0..NAMESPACES {
             let name = format!("ns{number}");
             world.change(&Change::Namespace(name.clone(), Some(json!({"metadata": {"name": name}}))));
         }
-        let mut node = Node::of(&world, &FLAGS);
+        let mut node = Node::of(&world, &FLAGS, maps);
         for (change, plan) in steps {
             world.change(&change);
             node.change(&change);
@@ -204,8 +209,8 @@ proptest! {
             }
         }
         node.plan();
-        check(&node, &world)?;
-        let from_scratch = Node::of(&world, &FLAGS);
+        check(&node, &world, maps)?;
+        let from_scratch = Node::of(&world, &FLAGS, maps);
         prop_assert_eq!(node.claims_by_owner(), from_scratch.claims_by_owner());
         let standing = |node: &Node| node.objections.iter().map(ToString::to_string).collect::<Vec<_>>();
         prop_assert_eq!(standing(&node), standing(&from_scratch));
@@ -220,11 +225,14 @@ fn the_own_node_reaches_its_pods_whatever_policies_say() {
     let mut world = World::default();
     world.change(&Change::Pod("ns0".into(), "pod0".into(), Some(pod)));
     world.change(&Change::Policy("ns0".into(), "deny".into(), Some(deny)));
-    let node = Node::of(&world, &FLAGS);
-    for (own, pod, other) in [(NODE_IPS[0], "10.0.0.1", "192.0.2.2"), (NODE_IPS[1], "fd00::1", "fd00:192::2")]
-    {
-        let (own, pod, other) = (own.parse().unwrap(), pod.parse().unwrap(), other.parse().unwrap());
-        assert!(chains::forwards(&node.rows(), own, pod, Some(Protocol::Tcp), 80));
-        assert!(!chains::forwards(&node.rows(), other, pod, Some(Protocol::Tcp), 80));
+    for maps in [false, true] {
+        let node = Node::of(&world, &FLAGS, maps);
+        for (own, pod, other) in
+            [(NODE_IPS[0], "10.0.0.1", "192.0.2.2"), (NODE_IPS[1], "fd00::1", "fd00:192::2")]
+        {
+            let (own, pod, other) = (own.parse().unwrap(), pod.parse().unwrap(), other.parse().unwrap());
+            assert!(chains::forwards(&node.rows(), own, pod, Some(Protocol::Tcp), 80));
+            assert!(!chains::forwards(&node.rows(), other, pod, Some(Protocol::Tcp), 80));
+        }
     }
 }
