@@ -194,19 +194,21 @@ impl NetworkPolicies {
 
 /// The rows that are network policy's, whoever wrote them.
 fn covers(key: &Key, _row: &Row) -> bool {
-    let named = |name: &str, whole: &[&str], prefixes: &[&str]| {
-        whole.contains(&name) || prefixes.iter().any(|prefix| name.starts_with(prefix))
-    };
     match key {
         Key::Sysctl(path) => BRIDGE_SETTINGS.iter().any(|(_, ours)| **ours == **path),
-        Key::Set(set) | Key::Member(set, _) => {
-            named(&set.name, &[set::LOCAL_PODS], &[set::SOURCE_PREFIX, set::DESTINATION_PREFIX])
-        }
+        Key::Set(set) => is_set(&set.name),
+        Key::Member(set, _) => is_set(&set.name),
         Key::VerdictMap(map) | Key::Verdict(map, _) => MAPS.contains(&&*map.name),
         Key::Chain(chain) => is_chain(&chain.name),
         Key::ForeignRule(_, rule) => rule.jump_target().is_some_and(|target| is_chain(target)),
         _ => false,
     }
+}
+
+fn is_set(name: &str) -> bool {
+    name == set::LOCAL_PODS
+        || name.starts_with(set::SOURCE_PREFIX)
+        || name.starts_with(set::DESTINATION_PREFIX)
 }
 
 fn is_chain(name: &str) -> bool {

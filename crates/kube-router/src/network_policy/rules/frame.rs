@@ -5,6 +5,7 @@
 //! match them as well.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use linux::reconciler::Claim;
@@ -72,7 +73,7 @@ pub(in crate::network_policy) fn claims(
     }
     if deny {
         claims.push(set_claim(family, names::set::LOCAL_PODS.into(), SetKind::HashIp));
-        let set = SetKey { family, name: names::set::LOCAL_PODS.into() };
+        let set = Arc::new(SetKey { family, name: names::set::LOCAL_PODS.into() });
         for (id, ip) in pods {
             // In once its chain is there; out before that goes.
             let programmed = if node.facts.verdict_maps {

@@ -4,6 +4,7 @@
 //! port alone. What is permitted is marked and goes back; the pod's chain refuses what comes back unmarked.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use linux::reconciler::Claim;
 use linux::row::{Family, Key, Member, Name, Row, SetKey, SetKind as KernelSet};
@@ -47,7 +48,7 @@ pub(in crate::network_policy) fn claims(policy: &Compiled, family: Family, index
 /// A set for prefixes, named after them: policies that name the same share it, and another list is another set.
 fn block_claims(blocks: &Blocks, family: Family) -> Vec<Claim> {
     let Some(name) = blocks_name(blocks, family) else { return Vec::new() };
-    let key = SetKey { family, name: name.clone() };
+    let key = Arc::new(SetKey { family, name: name.clone() });
     let members =
         blocks.of(family).map(|net| Claim::new(Key::Member(key.clone(), Member::Net(net)), Row::Member));
     [set_claim(family, name, KernelSet::HashNet)].into_iter().chain(members).collect()
@@ -61,7 +62,12 @@ fn blocks_name(blocks: &Blocks, family: Family) -> Option<Name> {
 
 fn set_name(index: &Index, selection: SelectionNumber, kind: &SetKind) -> Option<Name> {
     let selection = index.selections.get(selection)?;
-    Some(selection.sets.get(kind).map_or_else(|| selection.set_name(kind), |(_, name)| name.clone()))
+    Some(
+        selection
+            .sets
+            .get(kind)
+            .map_or_else(|| selection.set_name(kind), |needed| needed.key(Family::V4).name.clone()),
+    )
 }
 
 /// A chain being written.

@@ -111,7 +111,7 @@ fn is_member(rows: &BTreeMap<Key, Row>, set: &SetKey, directions: &[Direction], 
         Direction::Destination => packet.destination,
     };
     let members = rows.keys().filter_map(|key| match key {
-        Key::Member(of, member) if of == set => Some(member),
+        Key::Member(of, member) if **of == *set => Some(member),
         _ => None,
     });
     let mut members = members.peekable();
