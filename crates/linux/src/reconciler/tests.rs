@@ -403,6 +403,36 @@ fn a_chain_waits_until_its_new_set_is_filled() {
     assert!(kernel.rows.contains_key(&key));
 }
 
+fn jumping(name: &str, target: &str) -> Claim {
+    let key = ChainKey { family: Family::V4, table: FilterTable::Filter, name: name.into() };
+    let rule = Rule::new([], Action::Jump(target.into()));
+    Claim::new(Key::Chain(key), Row::Chain(Arc::from([rule])))
+}
+
+#[test]
+fn a_chain_goes_with_the_chain_it_jumps_to_and_not_before_it() {
+    let mut kernel = PickyKernel::default();
+    let (mut reconciler, mut now) = (Reconciler::<u8>::new(), Instant::now());
+    reconciler.allow_removals([Gate::all()]);
+    reconciler.set(&1, vec![jumping("KUBE-A", "OTHER"), jumping("KUBE-B", "KUBE-A")]);
+    run_until_settled(&mut reconciler, &mut kernel, &mut now);
+    assert_eq!(kernel.rows.len(), 2, "a target that is nobody's here is not waited for");
+
+    // A chain that is there comes to jump to a new one, which waits for its set.
+    reconciler.set(&2, vec![set("a"), member("a", 1), chain("KUBE-X", &["a"])]);
+    reconciler.set(&1, vec![jumping("KUBE-A", "KUBE-X"), jumping("KUBE-B", "KUBE-A")]);
+    assert!(reconciler.next_job(LaneName::Firewall, now).is_none(), "neither may go yet");
+    let Some(Job::Apply(stages)) = reconciler.next_job(LaneName::Sets, now) else { panic!("no job") };
+    let outcomes = run_batch(&mut LaneOf(LaneName::Sets, &mut kernel), stages);
+    reconciler.applied(LaneName::Sets, outcomes, now);
+    let Some(Job::Apply(stages)) = reconciler.next_job(LaneName::Firewall, now) else { panic!("no job") };
+    let keys: Vec<Vec<&Key>> =
+        stages.iter().map(|stage| stage.iter().map(|change| &change.key).collect()).collect();
+    let (target, from) = (chain("KUBE-X", &[]).key, jumping("KUBE-A", "KUBE-X").key);
+    assert_eq!(keys.len(), 1, "one stage is one transaction: {keys:?}");
+    assert!(keys[0].contains(&&target) && keys[0].contains(&&from), "{keys:?}");
+}
+
 #[test]
 fn foreign_rows_are_left_alone() {
     let (mut reconciler, now) = (Reconciler::<u8>::new(), Instant::now());
