@@ -302,10 +302,7 @@ mod tests {
             Options::from_flags(&["--run-router", "--enable-bfd", "--config-sync-period=1m"]).unwrap();
         let warnings = start_warnings(&options);
         assert_eq!(warnings.len(), 2);
-        assert_eq!(
-            warnings[1],
-            "controllers not built yet: network policy (--run-firewall); flags without effect yet: --enable-bfd"
-        );
+        assert_eq!(warnings[1], "flags without effect yet: --enable-bfd");
         let quiet = Options::from_flags(&["--run-firewall=false"]).unwrap();
         assert_eq!(start_warnings(&quiet), Vec::<String>::new());
     }

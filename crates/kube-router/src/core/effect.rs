@@ -1,21 +1,25 @@
 //! What controllers want done besides rows: handed out by them as values, performed here.
 //!
-//! Decided here: nothing. Each effect replaces the one of its kind before it.
+//! Decided here: nothing. Unless it says otherwise, an effect replaces the one of its kind before it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use linux::conntrack::Flow;
 use linux::row::LaneName;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 
 use super::controller::Needs;
+use super::flows::{FlowWatch, Question};
 use super::input::Input;
 use super::kernel::DrainWatch;
 use super::lanes::LaneError;
 use super::speaker::SpeakerEdge;
 use crate::health_ports;
+use crate::metrics::Metrics;
 use crate::network_routes::speaker::Ask;
 use crate::network_services::drain::RealServerKey;
 use crate::network_services::health::HealthPort;
@@ -28,6 +32,22 @@ pub enum Effect {
     WatchDrains(Vec<RealServerKey>),
     /// These `healthCheckNodePort`s listen, with these answers.
     HealthPorts(BTreeMap<u16, HealthPort>),
+    /// This many chains and sets belong to network policies.
+    PolicySize {
+        /// Chains, of both families.
+        chains: usize,
+        /// Sets, of both families.
+        sets: usize,
+    },
+    /// Tell which flows run from or to these addresses; every one is answered.
+    ReadFlows(Vec<IpAddr>),
+    /// These flows are forbidden from now on, or not any longer.
+    MarkFlows {
+        /// Which.
+        flows: Vec<Flow>,
+        /// Whether they are to be cut.
+        forbidden: bool,
+    },
     /// Something the BGP speaker is to be or to announce.
     Speaker(Ask),
 }
@@ -37,6 +57,9 @@ pub(super) struct Edges {
     /// None where no controller has the IPVS lane.
     pub(super) drains: Option<DrainWatch>,
     pub(super) health_ports: health_ports::Wanted,
+    /// None where no controller asks.
+    pub(super) flows: Option<FlowWatch>,
+    pub(super) metrics: Metrics,
     /// None where no controller speaks BGP.
     pub(super) speaker: Option<SpeakerEdge>,
 }
@@ -48,12 +71,14 @@ impl Edges {
         options: &Options,
         health_ports: health_ports::Wanted,
         core: &Sender<Input>,
+        metrics: &Metrics,
     ) -> Result<Edges, LaneError> {
         let ipvs = needs.lanes.contains(&LaneName::Ipvs);
         let drains = ipvs.then(|| DrainWatch::start(core)).transpose()?;
+        let flows = needs.flows.then(|| FlowWatch::start(core, metrics)).transpose()?;
         let passwords = options.bgp.peer_passwords_file.clone();
         let speaker = needs.speaker.then(|| SpeakerEdge::start(&Handle::current(), passwords, core));
-        Ok(Edges { drains, health_ports, speaker })
+        Ok(Edges { drains, health_ports, flows, metrics: metrics.clone(), speaker })
     }
 
     /// Ends what others would wait for; `done` is told then.
@@ -71,12 +96,25 @@ impl Edges {
                     drains.watch(servers);
                 }
             }
+            Effect::PolicySize { chains, sets } => {
+                let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+                self.metrics.policy_chains.set(gauge(chains));
+                self.metrics.policy_ipsets.set(gauge(sets));
+            }
+            Effect::ReadFlows(addresses) => self.ask_flows(Question::Touching(addresses)),
+            Effect::MarkFlows { flows, forbidden } => self.ask_flows(Question::Mark { flows, forbidden }),
             Effect::Speaker(ask) => {
                 if let Some(speaker) = &self.speaker {
                     speaker.ask(ask);
                 }
             }
             Effect::HealthPorts(ports) => drop(self.health_ports.send_replace(Arc::new(ports))),
+        }
+    }
+
+    fn ask_flows(&self, question: Question) {
+        if let Some(flows) = &self.flows {
+            flows.ask(question);
         }
     }
 }

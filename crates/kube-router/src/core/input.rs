@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use linux::conntrack::Flow;
 use linux::lane::Report;
 use linux::row::{Key, LaneName, Row, VirtualServerKey};
 use tokio::sync::oneshot;
@@ -41,6 +42,8 @@ pub enum Input {
 pub enum News {
     /// Draining real servers without connections.
     Idle(Vec<RealServerKey>),
+    /// Flows that were asked for.
+    Flows(Vec<Flow>),
     /// Next hops of the best paths learned from BGP peers to these prefixes now; none where there is no path any more.
     Selected(Vec<(IpNet, Option<IpAddr>)>),
     /// A BGP peer came up, or went down.

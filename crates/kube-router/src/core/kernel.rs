@@ -130,7 +130,7 @@ fn read_facts(kernel: &mut Rtnetlink) -> Result<Facts, Error> {
     };
     let ours = links.iter().filter(|link| link.name.starts_with(names::link::TUNNEL_PREFIX));
     let tunnels = ours.filter_map(tunnel).collect();
-    Ok(Facts { addresses, mtu, tunnels, bridge_ports, rp_filter, random_fully: false })
+    Ok(Facts { addresses, mtu, tunnels, bridge_ports, rp_filter, random_fully: false, verdict_maps: false })
 }
 
 fn is_link_local(ip: IpAddr) -> bool {

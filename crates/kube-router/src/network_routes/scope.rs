@@ -46,6 +46,7 @@ pub(super) fn needs(options: &Options) -> Needs {
         firewall: FirewallScope { sets: names(&SETS), foreign: vec![place], ..FirewallScope::default() },
         settings: base::setting_paths().map(Name::from).collect(),
         audit: options.routes.sync_period.min(options.routes.injected_sync_period),
+        flows: false,
         speaker: true,
     }
 }

@@ -15,11 +15,8 @@ const UNBUILT: &[&str] = &[
     "enable-pprof",
     "gobgp-admin-address",
     "gobgp-admin-port",
-    "iptables-sync-period",
     "loadbalancer-default-class",
     "loadbalancer-sync-period",
-    "netpol-default-deny",
-    "run-firewall",
     "run-loadbalancer",
     "runtime-endpoint",
     "use-nftables-for-netpol",
@@ -29,7 +26,6 @@ const UNBUILT: &[&str] = &[
 /// to a controller is no wish and not listed.
 pub fn unbuilt(options: &Options) -> Vec<&'static str> {
     let switched_off = |flag: &str| match flag {
-        "run-firewall" => !options.controllers.network_policy,
         "run-loadbalancer" => !options.controllers.load_balancer,
         _ => false,
     };
@@ -39,11 +35,8 @@ pub fn unbuilt(options: &Options) -> Vec<&'static str> {
 /// The controllers that are switched on, by flag or by default, and do not exist.
 pub fn unbuilt_controllers(options: &Options) -> Vec<&'static str> {
     let controllers = options.controllers;
-    [
-        (controllers.network_policy, "network policy (--run-firewall)"),
-        (controllers.load_balancer, "load-balancer addresses (--run-loadbalancer)"),
-    ]
-    .into_iter()
-    .filter_map(|(on, name)| on.then_some(name))
-    .collect()
+    [(controllers.load_balancer, "load-balancer addresses (--run-loadbalancer)")]
+        .into_iter()
+        .filter_map(|(on, name)| on.then_some(name))
+        .collect()
 }
