@@ -121,7 +121,7 @@ async fn kept_by_the_balancer(cluster: &Cluster, balanced: &[IpAddr]) {
     let mode = |mode: &str| {
         let ingress: Vec<Value> =
             balanced[..2].iter().map(|ip| json!({ "ip": ip.to_string(), "ipMode": mode })).collect();
-        let status = json!({ "status": { "loadBalancer": { "ingress": ingress } } });
+        let status = json!({ "loadBalancer": { "ingress": ingress } });
         cluster.api().patch_status(Resource::Services, Some("default"), "web", &status).unwrap();
     };
     let address = format!("-A -t {}:80 ", balanced[0]);
