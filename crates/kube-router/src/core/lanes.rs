@@ -1,11 +1,13 @@
 //! Opening the lanes that controllers need, and what the kernel must have for them.
 
 use std::io;
+use std::sync::Arc;
 
 use linux::firewall::{FirewallLane, SetsLane};
 use linux::iptables::tool::{self, Programs};
 use linux::ipvs::{IpvsLane, OpenError};
 use linux::lane::{Lane, LaneThread};
+use linux::netlink::Requests;
 use linux::route::{OwnPorts, RouteLane};
 use linux::row::LaneName;
 use linux::sysctl::{SysctlLane, Sysctls};
@@ -43,6 +45,8 @@ pub enum LaneError {
 pub(super) struct Opened {
     pub(super) lanes: Vec<(LaneName, LaneThread)>,
     pub(super) own_ports: OwnPorts,
+    /// Where the lanes count the netlink requests they send.
+    pub(super) requests: Vec<(&'static str, Arc<Requests>)>,
     /// Whether `iptables` knows `--random-fully`.
     pub(super) random_fully: bool,
 }
@@ -66,9 +70,21 @@ pub(super) fn open(
                 Box::new(FirewallLane::with_programs(needs.firewall.clone(), programs))
             }
         };
+        opened.requests.extend(lane.requests().map(|requests| (interface(*name), requests)));
         opened.lanes.push((*name, spawn(*name, lane, core)?));
     }
     Ok(opened)
+}
+
+/// The lane's kernel interface where metrics speak of it.
+fn interface(lane: LaneName) -> &'static str {
+    match lane {
+        LaneName::Sysctl => "sysctl",
+        LaneName::Route => "route",
+        LaneName::Ipvs => "ipvs",
+        LaneName::Sets => "ipset",
+        LaneName::Firewall => "nftables",
+    }
 }
 
 /// The lane's name where health speaks of it.

@@ -116,6 +116,8 @@ impl Core {
             (name, (lane, beat))
         });
         let ipvs = needs.lanes.contains(&LaneName::Ipvs);
+        let purge = ipvs.then(Purge::start).transpose()?;
+        let requests = opened.requests.into_iter().chain(purge.as_ref().map(Purge::requests)).collect();
         let facts = Facts { random_fully: opened.random_fully, ..Facts::default() };
         let core = Core {
             inbox,
@@ -128,9 +130,9 @@ impl Core {
             reconciler: Reconciler::with_lanes(needs.lanes.iter().copied()),
             ownership: Ownership::new(&options),
             lanes: lanes.collect(),
-            purge: ipvs.then(|| Purge::start(metrics)).transpose()?,
+            purge,
             edges: Edges::open(ipvs, health_ports, &sender)?,
-            reporter: Reporter::new(metrics.clone()),
+            reporter: Reporter::new(metrics.clone(), requests),
             beat: health.watch("core", LANE_PERIOD, GRACE),
             ready,
             audit: needs.audit,
@@ -171,6 +173,7 @@ impl Core {
             self.plan(now);
             self.dispatch(now);
             self.reporter.rows(&self.reconciler);
+            self.reporter.requests();
             self.beat.idle();
         }
     }
@@ -217,8 +220,12 @@ impl Core {
                 lane
             }
             Report::Read(lane, Ok(rows)) => {
+                self.ownership.note(&self.reconciler, &rows);
                 let ownership = self.ownership.of(&self.reconciler, &rows, &self.node);
                 self.reconciler.was_read(lane, rows, |key, row| ownership.is_ours(key, row));
+                if lane == LaneName::Ipvs {
+                    self.ownership.judged();
+                }
                 lane
             }
             Report::Read(lane, Err(error)) => {
