@@ -229,12 +229,6 @@ fn server(url: &Uri) -> String {
 /// What the user is told once at the start: older names, flags without effect, controllers that do not exist.
 fn start_warnings(options: &Options) -> Vec<String> {
     let mut warnings: Vec<String> = options.warnings.iter().map(|warning| (*warning).to_owned()).collect();
-    if options.given.has("cache-sync-timeout") {
-        warnings.push(
-            "--cache-sync-timeout has no effect: a start that cannot reach the API server says so and goes on trying"
-                .to_owned(),
-        );
-    }
     let (flags, controllers) = (options::unbuilt(options), options::unbuilt_controllers(options));
     let flags: Vec<String> = flags.iter().map(|flag| format!("--{flag}")).collect();
     let mut unbuilt = Vec::new();
