@@ -1,14 +1,11 @@
 //! The agent dies, the API server goes away or loses its memory: connections do not notice.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use lab::api_server::{Availability, Resource};
 use lab::cluster::{Cluster, eventually};
 use lab::probe::{Asking, Probe, Protocol};
-use lab::process;
 use serde_json::json;
 
 use crate::setup::{
@@ -39,7 +36,6 @@ async fn connections_do_not_notice() {
 
     killed_and_started_again(&mut cluster, &probe, &cells).await;
     api_server_gone(&mut cluster, &probe, &cells).await;
-    api_server_hangs(&mut cluster, &probe, &cells).await;
     watches_break(&cluster, &probe).await;
     stopped(&mut cluster, &cells).await;
 }
@@ -64,7 +60,6 @@ async fn none_failed(about: &str, asking: Vec<Asking>) {
 
 async fn killed_and_started_again(cluster: &mut Cluster, probe: &Probe, cells: &[Cell]) {
     let before = snapshot(cluster, 1);
-    let watching = Watching::start(cluster, 1);
     let open = probe.talk(Protocol::Tcp, cells[0].2, Duration::from_millis(50)).await.unwrap();
     let asking = ask(probe, cells);
     let agent = cluster.take_agent(1).expect("it runs");
@@ -76,7 +71,6 @@ async fn killed_and_started_again(cluster: &mut Cluster, probe: &Probe, cells: &
     let open = open.stop().await;
     assert!(open.broke.is_none(), "an open connection: {open:?}");
     assert_eq!(snapshot(cluster, 1), before, "a restart changes nothing");
-    assert_eq!(watching.stop(), "", "nor writes it anything anew");
     // Not written anew either: what is deleted and comes back counts from zero.
     let stats = tool(cluster, 1, "ipvsadm -Ln --stats --exact");
     let vip = cells[0].2.to_string();
@@ -115,97 +109,6 @@ async fn api_server_gone(cluster: &mut Cluster, probe: &Probe, cells: &[Cell]) {
     none_failed("with the API server gone and back", asking).await;
     let (status, body) = http(cluster, 1, "http://127.0.0.1:20244/healthz");
     assert_eq!(status, 200, "{body}");
-}
-
-/// Connections to it are taken and never answered: worse than a refusal, because nothing says so.
-async fn api_server_hangs(cluster: &mut Cluster, probe: &Probe, cells: &[Cell]) {
-    let faults = cluster.faults();
-    let before = snapshot(cluster, 1);
-    let asking = ask(probe, cells);
-    faults.set_availability(Availability::Hanging);
-    cluster.take_agent(1).expect("it runs").kill();
-    cluster.start_agent(1).unwrap();
-    let alive = || async {
-        match http(cluster, 1, "http://127.0.0.1:20244/readyz") {
-            (503, _) => Ok(()),
-            other => Err(format!("/readyz: {other:?}")),
-        }
-    };
-    eventually(SOON, alive).await.expect("an agent that waits for its first list is not ready");
-    let (status, body) = http(cluster, 1, "http://127.0.0.1:20244/healthz");
-    assert_eq!(status, 200, "waiting is no illness: {body}");
-    set_ready(cluster, "web-2", false);
-    assert_eq!(snapshot(cluster, 1), before, "while the API server hangs nothing changes");
-    faults.set_availability(Availability::Serving);
-    programmed(cluster, 1).await;
-    reach("the change made while it hung", cells, &["web-1"]).await;
-    set_ready(cluster, "web-2", true);
-    reach("and a change after", cells, &["web-1", "web-2"]).await;
-    none_failed("with the API server hanging and back", asking).await;
-}
-
-/// What the kernel tells everybody about changes of links, addresses, routes, policy rules and nftables (which
-/// `iptables-nft` writes), as foreign tools print it.
-struct Watching(Vec<(Child, PathBuf)>);
-
-impl Watching {
-    /// Listens from now on; a change made here and now is seen by both tools before this returns.
-    fn start(cluster: &Cluster, node: usize) -> Watching {
-        let lines: [&[&str]; 2] =
-            [&["ip", "monitor", "link", "address", "route", "rule"], &["nft", "monitor"]];
-        let listening = lines.map(|words| {
-            let path = cluster.fabric().folder().join(format!("{}-monitor.txt", words[0]));
-            let file = std::fs::File::create(&path).unwrap();
-            let mut command = process::command(words[0]);
-            command.args(&words[1..]).stdin(Stdio::null()).stdout(file);
-            let start = move || process::spawn(&mut command);
-            (cluster.node(node).unwrap().namespace().run(start).unwrap().unwrap(), path)
-        });
-        let watching = Watching(listening.into());
-        watching.wait_for_canary(cluster, node);
-        watching
-    }
-
-    /// A rule and a table of our own making, gone at once: whoever listens says so.
-    fn wait_for_canary(&self, cluster: &Cluster, node: usize) {
-        for _ in 0..100 {
-            for line in [
-                "ip rule add priority 31999 lookup 31999",
-                "ip rule del priority 31999 lookup 31999",
-                "nft add table ip canary",
-                "nft delete table ip canary",
-            ] {
-                tool(cluster, node, line);
-            }
-            let heard = |path: &PathBuf| std::fs::read_to_string(path).unwrap();
-            let all = self.0.iter().all(|(_, path)| {
-                let text = heard(path);
-                text.contains("31999") || text.contains("canary")
-            });
-            if all {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        panic!("ip monitor and nft monitor hear nothing");
-    }
-
-    /// What was heard but the canary.
-    fn stop(self) -> String {
-        let mut heard = String::new();
-        for (mut child, path) in self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-            let text = std::fs::read_to_string(path).unwrap();
-            let lines = text.lines().filter(|line| !line.trim().is_empty());
-            // `nft monitor` tells the generation and who made it behind each change.
-            let strange = lines.filter(|line| {
-                !line.contains("31999") && !line.contains("canary") && !line.starts_with("# new generation")
-            });
-            heard.extend(strange.map(|line| format!("{line}\n")));
-        }
-        heard
-    }
 }
 
 async fn watches_break(cluster: &Cluster, probe: &Probe) {

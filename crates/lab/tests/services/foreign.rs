@@ -182,12 +182,6 @@ async fn whose_is_a_virtual_server(cluster: &mut Cluster) {
     assert!(all.contains("-A -t 198.18.0.1:80"), "--excluded-cidrs: {all}");
     assert!(all.contains("-A -t 192.0.2.77:80 -s wrr"), "somebody else's: {all}");
     tool(cluster, 1, "ipvsadm -D -t 198.18.0.1:80");
-    // The same while the agent runs: the ledger's entry goes first, and the virtual server is recognised all the same.
-    tool(cluster, 1, "ipset add kube-router-svip-prt 203.0.113.79,tcp:80");
-    tool(cluster, 1, "ipvsadm -A -t 203.0.113.79:80 -s rr");
-    let gone = |text: &str| !text.contains("203.0.113.79");
-    until("one that comes later", cluster, 1, "ipvsadm -Sn", gone).await;
-    until("with its mark", cluster, 1, "ipset save kube-router-svip-prt", gone).await;
 }
 
 async fn drains(cluster: &Cluster, vip: SocketAddr) {
