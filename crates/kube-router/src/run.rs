@@ -303,6 +303,8 @@ mod tests {
         let warnings = start_warnings(&options);
         assert_eq!(warnings.len(), 2);
         assert_eq!(warnings[1], "flags without effect yet: --enable-bfd");
+        let waits = Options::from_flags(&["--run-firewall=false", "--cache-sync-timeout=10s"]).unwrap();
+        assert!(matches!(start_warnings(&waits).as_slice(), [one] if one.contains("goes on trying")));
         let quiet = Options::from_flags(&["--run-firewall=false"]).unwrap();
         assert_eq!(start_warnings(&quiet), Vec::<String>::new());
     }

@@ -11,9 +11,10 @@ pub mod marks;
 mod wire;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::netlink::attribute::NESTED;
-use crate::netlink::{self, Attributes, MessageBuilder, Request, Socket};
+use crate::netlink::{self, Attributes, MessageBuilder, Request, Requests, Socket};
 use crate::row::{Family, Protocol};
 pub use marks::Flow;
 pub use wire::Ends;
@@ -78,6 +79,11 @@ impl Conntrack {
         Ok(Conntrack { socket, filtered_delete: true })
     }
 
+    /// Counts what is sent from now on here.
+    pub fn count_in(&mut self, requests: Arc<Requests>) {
+        self.socket.count_in(requests);
+    }
+
     /// Deletes every flow of `flows` and says how many there were. The next packet between the same ends is a new
     /// flow. The kernel walks its whole table once (a few ms for 20,000 flows); only matching flows are copied.
     ///
@@ -115,7 +121,7 @@ impl Conntrack {
     fn delete_filtered(&mut self, flows: &Flows) -> Result<(), netlink::Error> {
         let mut payload = header(Family::of(&flows.destination), 1);
         put_filter(&mut payload, flows);
-        self.socket.request(Request::new(message::DELETE, 0, payload)?).map(drop)
+        self.socket.request(Request::new(message::DELETE, 0, payload)?)
     }
 
     fn delete_each(&mut self, flows: &Flows, found: &[Found]) -> Result<usize, netlink::Error> {

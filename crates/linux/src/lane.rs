@@ -4,9 +4,10 @@
 //! within its batch is in an earlier stage. What should change is the reconciler's business.
 
 use std::collections::HashSet;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
+use crate::netlink::Requests;
 use crate::row::{Key, LaneName, Row};
 
 /// One row to create, change or remove.
@@ -63,6 +64,12 @@ pub trait Lane: Send {
     /// Applies one stage and answers each change in order. Already being in the desired state is success
     /// (EEXIST on create, ENOENT on remove). A refused change must not stop the others.
     fn apply(&mut self, stage: &[Change]) -> Vec<Result<(), Refusal>>;
+
+    /// Where it counts the netlink requests it sends; good for as long as the lane lives, whichever thread it moves to.
+    /// `None` if it sends none.
+    fn requests(&self) -> Option<Arc<Requests>> {
+        None
+    }
 }
 
 impl<L: Lane + ?Sized> Lane for Box<L> {

@@ -4,7 +4,6 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
 use std::sync::{PoisonError, RwLock};
 use std::time::Instant;
 
@@ -234,7 +233,7 @@ fn a_wrong_belief_costs_one_more_request_and_ends_in_the_desired_row() {
         apply(&mut lane, &[create(&wanted), create(&backend)]);
         let expected = lines(&["-A -t 10.0.0.1:80 -s rr", "-a -t 10.0.0.1:80 -r 10.1.0.1:80 -m -w 1"]);
         assert_eq!(saved(), expected, "believed absent, was there with other content (and thresholds)");
-        assert_eq!(lane.writes().load(Ordering::Relaxed), 4);
+        assert_eq!(lane.requests().expect("counted").writes(), 4);
 
         run(&["ipvsadm", "-C"]);
         apply(&mut lane, &[change(&wanted.0, Some(&wanted.1), Some(&wanted.1))]);
@@ -319,9 +318,9 @@ fn timeouts_that_are_not_ours_read_as_zero_and_stay() {
         apply(&mut lane, &[change(&key, Some(&Row::IpvsTimeouts(before)), Some(&to))]);
         assert_eq!(run(&["ipvsadm", "-L", "--timeout"]).trim(), "Timeout (tcp tcpfin udp): 901 45 90");
         assert_eq!(lane.read().expect("read"), [row(wanted)], "what is read equals what was written");
-        let writes = lane.writes().load(Ordering::Relaxed);
+        let writes = lane.requests().expect("counted").writes();
         apply(&mut lane, &[change(&key, Some(&to), None)]);
-        assert_eq!(lane.writes().load(Ordering::Relaxed), writes, "giving timeouts up writes nothing");
+        assert_eq!(lane.requests().expect("counted").writes(), writes, "giving timeouts up writes nothing");
         assert_eq!(run(&["ipvsadm", "-L", "--timeout"]).trim(), "Timeout (tcp tcpfin udp): 901 45 90");
     });
 }

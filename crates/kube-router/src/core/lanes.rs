@@ -2,12 +2,14 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use linux::cni::CniLane;
 use linux::firewall::{FirewallLane, SetsLane};
 use linux::iptables::tool::{self, Programs};
 use linux::ipvs::{IpvsLane, OpenError};
 use linux::lane::{Lane, LaneThread};
+use linux::netlink::Requests;
 use linux::route::{OwnPorts, RouteLane};
 use linux::row::LaneName;
 use linux::sysctl::{SysctlLane, Sysctls};
@@ -46,6 +48,8 @@ pub enum LaneError {
 pub(super) struct Opened {
     pub(super) lanes: Vec<(LaneName, LaneThread)>,
     pub(super) own_ports: OwnPorts,
+    /// Where the lanes count the netlink requests they send.
+    pub(super) requests: Vec<(&'static str, Arc<Requests>)>,
     /// Whether `iptables` knows `--random-fully`.
     pub(super) random_fully: bool,
 }
@@ -70,9 +74,22 @@ pub(super) fn open(
             }
             LaneName::Cni => Box::new(CniLane::new(cni_files())),
         };
+        opened.requests.extend(lane.requests().map(|requests| (interface(*name), requests)));
         opened.lanes.push((*name, spawn(*name, lane, core)?));
     }
     Ok(opened)
+}
+
+/// The lane's kernel interface where metrics speak of it.
+fn interface(lane: LaneName) -> &'static str {
+    match lane {
+        LaneName::Sysctl => "sysctl",
+        LaneName::Route => "route",
+        LaneName::Ipvs => "ipvs",
+        LaneName::Sets => "ipset",
+        LaneName::Firewall => "nftables",
+        LaneName::Cni => "cni",
+    }
 }
 
 /// The lane's name where health speaks of it.

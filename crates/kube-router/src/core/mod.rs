@@ -121,6 +121,8 @@ impl Core {
             (name, (lane, beat))
         });
         let ipvs = needs.lanes.contains(&LaneName::Ipvs);
+        let purge = ipvs.then(Purge::start).transpose()?;
+        let requests = opened.requests.into_iter().chain(purge.as_ref().map(Purge::requests)).collect();
         let facts = Facts { random_fully: opened.random_fully, ..Facts::default() };
         let core = Core {
             inbox,
@@ -133,9 +135,9 @@ impl Core {
             reconciler: Reconciler::with_lanes(needs.lanes.iter().copied()),
             ownership: Ownership::new(&options),
             lanes: lanes.collect(),
-            purge: ipvs.then(|| Purge::start(metrics)).transpose()?,
+            purge,
             edges: Edges::open(&needs, &options, health_ports, &sender, metrics)?,
-            reporter: Reporter::new(metrics.clone()),
+            reporter: Reporter::new(metrics.clone(), requests),
             started: Instant::now(),
             beat: health.watch("core", LANE_PERIOD, GRACE),
             ready,
@@ -181,6 +183,7 @@ impl Core {
                 self.dispatch(now);
             }
             self.reporter.rows(&self.reconciler);
+            self.reporter.requests();
             self.beat.idle();
         }
     }
@@ -259,8 +262,12 @@ impl Core {
                 lane
             }
             Report::Read(lane, Ok(rows)) => {
+                self.ownership.note(&self.reconciler, &rows);
                 let ownership = self.ownership.of(&self.reconciler, &rows, &self.node);
                 self.reconciler.was_read(lane, rows, |key, row| ownership.is_ours(key, row));
+                if lane == LaneName::Ipvs {
+                    self.ownership.judged();
+                }
                 lane
             }
             Report::Read(lane, Err(error)) => {

@@ -23,14 +23,22 @@ use crate::owner::Owner;
 pub struct Ownership {
     excluded: Vec<IpNet>,
     node_ports: RangeInclusive<u16>,
+    /// Marks of others seen since the last judgement, and before it.
+    strange: [Marks; 2],
+}
+
+/// What tells whose a virtual server is.
+#[derive(Debug, Clone, Default)]
+struct Marks {
+    addresses: BTreeSet<IpAddr>,
+    ports: HashSet<VirtualServerKey>,
 }
 
 /// The rule with what the kernel holds at the moment.
 #[derive(Debug)]
 pub struct Ledger<'a> {
     rule: &'a Ownership,
-    addresses: BTreeSet<IpAddr>,
-    ports: HashSet<VirtualServerKey>,
+    marks: Marks,
     local: BTreeSet<IpAddr>,
 }
 
@@ -40,7 +48,26 @@ impl Ownership {
         Ownership {
             excluded: options.service_proxy.excluded.clone(),
             node_ports: options.service_ips.node_ports.clone(),
+            strange: Default::default(),
         }
+    }
+
+    /// Remembers the marks in a reading that nobody here wants: their own lane removes them, and would take the evidence
+    /// away before the virtual servers are read that came with them. O(rows).
+    pub fn note(&mut self, known: &Reconciler<Owner>, reading: &[(Key, Row)]) {
+        let [recent, _] = &mut self.strange;
+        for (key, _) in reading {
+            if Marks::has_place_for(key) && known.desired(key).is_none() {
+                recent.enter(key);
+            }
+        }
+    }
+
+    /// Virtual servers were judged. What was remembered before the judgement before is over; what is newer may concern
+    /// a virtual server that this reading had passed already.
+    pub fn judged(&mut self) {
+        let [recent, older] = &mut self.strange;
+        *older = std::mem::take(recent);
     }
 
     /// With what other lanes have read, and this reading. O(rows).
@@ -52,19 +79,26 @@ impl Ownership {
     ) -> Ledger<'a> {
         let mut ledger = Ledger {
             rule: self,
-            addresses: BTreeSet::new(),
-            ports: HashSet::new(),
+            marks: Marks::default(),
             local: node.facts.addresses.iter().map(|(_, net)| net.addr()).collect(),
         };
         // Only a reading of IPVS asks the ledger.
         if reading.iter().any(|(key, _)| matches!(key, Key::VirtualServer(_))) {
-            known.actual_rows().for_each(|(key, _)| ledger.enter(key));
+            known.actual_rows().for_each(|(key, _)| ledger.marks.enter(key));
         }
         ledger
     }
 }
 
-impl Ledger<'_> {
+impl Marks {
+    fn has_place_for(key: &Key) -> bool {
+        matches!(key, Key::Address { .. } | Key::Member(..))
+    }
+
+    fn tell(&self, server: &VirtualServerKey, ip: &IpAddr) -> bool {
+        self.addresses.contains(ip) || self.ports.contains(server)
+    }
+
     fn enter(&mut self, key: &Key) {
         match key {
             Key::Address { link, net } if **link == *names::link::DUMMY => {
@@ -78,7 +112,9 @@ impl Ledger<'_> {
             _ => {}
         }
     }
+}
 
+impl Ledger<'_> {
     /// Whether a row that nobody here wants is ours, to be removed.
     pub fn is_ours(&self, key: &Key, _row: &Row) -> bool {
         match key {
@@ -96,6 +132,7 @@ impl Ledger<'_> {
         let VirtualServerKey::Address { ip, port, .. } = server else { return false };
         let excluded = self.rule.excluded.iter().any(|net| net.contains(ip));
         let node_port = self.local.contains(ip) && self.rule.node_ports.contains(port);
-        !excluded && (self.addresses.contains(ip) || self.ports.contains(server) || node_port)
+        let marks = self.rule.strange.iter().chain([&self.marks]);
+        !excluded && (node_port || marks.into_iter().any(|marks| marks.tell(server, ip)))
     }
 }

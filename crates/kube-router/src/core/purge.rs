@@ -3,27 +3,33 @@
 //! Deleting a real server makes IPVS forget its connections (`expire_nodest_conn`); the entries connection tracking has
 //! of them are deleted here, on a thread of its own, after IPVS has let go. Only UDP: TCP and SCTP end by themselves.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use linux::conntrack::{Conntrack, Flows};
+use linux::netlink::Requests;
 use linux::row::{Key, Protocol, VirtualServerKey};
 
 use super::lanes::LaneError;
-use crate::metrics::Metrics;
 
 /// The thread's inbox.
-pub(super) struct Purge(mpsc::Sender<Flows>);
+pub(super) struct Purge {
+    inbox: mpsc::Sender<Flows>,
+    requests: Arc<Requests>,
+}
 
 impl Purge {
-    pub(super) fn start(metrics: &Metrics) -> Result<Purge, LaneError> {
+    pub(super) fn start() -> Result<Purge, LaneError> {
         let (sender, inbox) = mpsc::channel::<Flows>();
-        let requests = metrics.netlink_requests.with_label_values(&["conntrack", "write"]);
+        let requests: Arc<Requests> = Arc::default();
+        let counted = Arc::clone(&requests);
         let run = move || {
             let mut conntrack = None;
             while let Ok(flows) = inbox.recv() {
-                requests.inc();
                 if conntrack.is_none() {
                     conntrack = Conntrack::open().inspect_err(|error| tracing::warn!("{error}")).ok();
+                }
+                if let Some(conntrack) = &mut conntrack {
+                    conntrack.count_in(Arc::clone(&counted));
                 }
                 let deleted = conntrack.as_mut().map(|conntrack| conntrack.delete(&flows));
                 if let Some(Err(error)) = deleted {
@@ -34,12 +40,17 @@ impl Purge {
         };
         let spawned = std::thread::Builder::new().name("conntrack".to_owned()).spawn(run);
         spawned.map_err(|source| LaneError::Thread { what: "conntrack", source })?;
-        Ok(Purge(sender))
+        Ok(Purge { inbox: sender, requests })
+    }
+
+    /// Where it counts what it sends.
+    pub(super) fn requests(&self) -> (&'static str, Arc<Requests>) {
+        ("conntrack", Arc::clone(&self.requests))
     }
 
     pub(super) fn ask(&self, flows: Flows) {
         // The thread ends only with the process.
-        let _ = self.0.send(flows);
+        let _ = self.inbox.send(flows);
     }
 }
 

@@ -1,9 +1,11 @@
 //! Telling people: log lines and metrics of what the core does. Decides nothing but what is worth a line.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use linux::lane::{Job, ReadError, Refusal};
+use linux::netlink::Requests;
 use linux::reconciler::{Notice, Reconciler};
 use linux::row::{Key, LaneName, Table};
 
@@ -23,10 +25,20 @@ pub(super) struct Reporter {
     /// The latest change that was counted, or when planning began; milliseconds since 1970.
     last_triggered: i64,
     drifted: HashMap<Table, u64>,
+    sent: Vec<Sent>,
+}
+
+/// Netlink requests of one interface, and how many of them the metrics know of.
+#[derive(Debug)]
+struct Sent {
+    family: &'static str,
+    requests: Arc<Requests>,
+    told: [u64; 2],
 }
 
 impl Reporter {
-    pub(super) fn new(metrics: Metrics) -> Reporter {
+    pub(super) fn new(metrics: Metrics, requests: Vec<(&'static str, Arc<Requests>)>) -> Reporter {
+        let sent = requests.into_iter().map(|(family, requests)| Sent { family, requests, told: [0; 2] });
         Reporter {
             metrics,
             started: HashMap::new(),
@@ -34,6 +46,7 @@ impl Reporter {
             due: HashMap::new(),
             last_triggered: 0,
             drifted: HashMap::new(),
+            sent: sent.collect(),
         }
     }
 
@@ -138,6 +151,17 @@ impl Reporter {
     pub(super) fn notice(&self, notice: &Notice<Owner>) {
         let owners: Vec<String> = notice.owners.iter().map(Owner::to_string).collect();
         tracing::warn!(row = ?notice.key, owners = owners.join(", "), "{}", notice.reason);
+    }
+
+    /// Brings the counters of netlink requests up to date. O(lanes).
+    pub(super) fn requests(&mut self) {
+        for Sent { family, requests, told } in &mut self.sent {
+            let now = [requests.reads(), requests.writes()];
+            for ((kind, now), told) in ["read", "write"].into_iter().zip(now).zip(told) {
+                let more = now.saturating_sub(std::mem::replace(told, now));
+                self.metrics.netlink_requests.with_label_values(&[family, kind]).inc_by(more);
+            }
+        }
     }
 
     /// Brings the gauges up to date. O(tables).

@@ -59,7 +59,7 @@ pub struct Metrics {
     pub refusals: IntCounterVec,
     /// Objects of the cluster with something that cannot be used.
     pub rejected_objects: IntGauge,
-    /// Netlink requests by `family` (of the protocol) and `kind`: read or write.
+    /// Netlink requests by `family` (route, ipvs, ipset, conntrack) and `kind`: read or write.
     pub netlink_requests: IntCounterVec,
     /// 1 if the watch of a `resource` is established and complete, else 0.
     pub watch_synced: IntGaugeVec,

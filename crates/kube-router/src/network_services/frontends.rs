@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use linux::row::{Family, VirtualServerKey};
 
 use super::service_ips;
+use crate::annotations;
 use crate::kube::model::{self, Service, ServicePort};
 use crate::node::ThisNode;
 use crate::objection::Objection;
@@ -80,6 +81,7 @@ pub fn frontends(service: &Service, node: &ThisNode, options: &Options) -> (Vec<
         let field = "status.loadBalancer.ingress";
         asked.addresses(Kind::LoadBalancerIp, &service.load_balancer_ips, field, options);
     }
+    asked.direct_return();
     (asked.frontends, asked.objections)
 }
 
@@ -92,6 +94,19 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    fn direct_return(&mut self) {
+        if self.service.wishes.direct_return {
+            self.objections.push(Objection {
+                object: self.service.id.of_kind(model::Kind::Service),
+                field: format!("metadata.annotations[{}]", annotations::service::DSR),
+                value: "tunnel".to_owned(),
+                reason: "asks for direct server return, which is not built yet".to_owned(),
+                remedy: "remove the annotation; the service is served by NAT, its replies return through this node"
+                    .to_owned(),
+            });
+        }
+    }
+
     fn addresses(&mut self, kind: Kind, ips: &[IpAddr], field: &str, options: &Options) {
         for ip in ips {
             if let Err(no) = service_ips::check(&options.service_ips, kind, *ip) {

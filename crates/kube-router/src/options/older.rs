@@ -29,8 +29,8 @@ pub(super) struct OlderFlags {
     peer_asn: Vec<List<Uint<u32>>>,
 }
 
-/// What each older name is told to its user.
-const WARNINGS: [(&str, &str); 4] = [
+/// What is told to whoever uses an older name, or a flag that has lost its effect.
+const WARNINGS: [(&str, &str); 5] = [
     (
         "cluster-cidr",
         "--cluster-cidr is an older name without a successor: used where node objects have no pod CIDR",
@@ -41,6 +41,10 @@ const WARNINGS: [(&str, &str); 4] = [
     ),
     ("peer-router", "--peer-router is an older name: use --peer-router-ips"),
     ("peer-asn", "--peer-asn is an older name: use --peer-router-asns"),
+    (
+        "cache-sync-timeout",
+        "--cache-sync-timeout has no effect: a start that cannot reach the API server says so and goes on trying",
+    ),
 ];
 
 impl OlderFlags {
@@ -74,7 +78,7 @@ impl OlderFlags {
     }
 }
 
-/// A warning for each older name that was used.
+/// A warning for each of those that was used.
 pub(super) fn warnings(given: &Given) -> Vec<&'static str> {
     WARNINGS.iter().filter(|(flag, _)| given.has(flag)).map(|(_, warning)| *warning).collect()
 }

@@ -152,7 +152,7 @@ pub(super) struct ApiFlags {
     /// Name of this node; overrides $NODE_NAME and the host name
     #[arg(long, default_value = "")]
     hostname_override: String,
-    /// Time after which a start without a complete list of the cluster's objects is reported as not ready
+    /// No effect: a start waits for the API server as long as it takes, and says so
     #[arg(long, default_value = "1m0s")]
     cache_sync_timeout: GoDuration,
 }

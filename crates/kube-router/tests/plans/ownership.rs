@@ -81,6 +81,28 @@ fn a_virtual_server_is_told_by_link_ledger_or_node_port() {
     assert!(!ours(&[], other), "the ledger tells protocols apart");
 }
 
+/// Somebody adds a virtual server with its entry in the ledger while the agent runs. The sets are read first, and the
+/// entry is gone by the time IPVS is read.
+#[test]
+fn a_mark_is_remembered_when_its_own_lane_took_it_away() {
+    let mut ownership = Ownership::new(&Options::from_flags(&[]).unwrap());
+    let known = Reconciler::new();
+    let set = SetKey { family: Family::V4, name: names::set::SERVICE_PORTS.into() };
+    let entered = Member::IpPort("192.0.2.9".parse().unwrap(), Protocol::Tcp, 443);
+    let strange = virtual_server(server("192.0.2.9:443"));
+    let judge = |ownership: &Ownership| {
+        let ledger = ownership.of(&known, std::slice::from_ref(&strange), &here());
+        ledger.is_ours(&strange.0, &strange.1)
+    };
+    assert!(!judge(&ownership));
+    ownership.note(&known, &[(Key::Member(set.into(), entered), Row::Member)]);
+    assert!(judge(&ownership));
+    ownership.judged();
+    assert!(judge(&ownership), "this reading may have passed the place before it was there");
+    ownership.judged();
+    assert!(!judge(&ownership), "and is not remembered for ever");
+}
+
 #[test]
 fn excluded_cidrs_are_never_ours() {
     let flags = ["--excluded-cidrs=10.96.0.0/24,192.0.2.0/24", "--excluded-cidrs=10.0.0.1/32"];

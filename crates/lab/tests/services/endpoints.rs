@@ -92,10 +92,36 @@ async fn clients_stay_where_they_were(cluster: &Cluster) {
         answered.dedup();
         assert!(matches!(&answered[..], [Ok(_)]), "one client, one backend: {answered:?}");
     }
+    affinity_expires(cluster).await;
     let none = json!({ "spec": { "sessionAffinity": "None", "sessionAffinityConfig": null } });
     cluster.api().patch(Resource::Services, Some("default"), "sticky", &none).unwrap();
     let plain = format!("-A -t {ip}:80 -s rr\n");
     until("affinity taken back", cluster, 1, "ipvsadm -Sn", |text| text.contains(&plain)).await;
+}
+
+/// A client that was silent for its time is nobody's, and with `rr` the next connection goes to the next backend. UDP,
+/// because IPVS remembers a closed TCP connection for two minutes, and its client with it.
+async fn affinity_expires(cluster: &Cluster) {
+    let more = json!({ "spec": {
+        "sessionAffinity": "ClientIP", "sessionAffinityConfig": { "clientIP": { "timeoutSeconds": 3 } },
+    } });
+    let web = service(cluster, "forgetful", "web", more);
+    tool(cluster, 1, "ipvsadm --set 0 0 1");
+    let probe = in_pod(cluster, "c-1");
+    for ip in cluster_ips(&web) {
+        let cell = (probe.clone(), Protocol::Udp, SocketAddr::new(ip, 53));
+        let first = first_answer(&cell).await.unwrap();
+        let again = cell.0.ask(cell.1, cell.2).await.map(|answer| answer.by);
+        assert_eq!(again, Ok(first.clone()), "within its time");
+        let virtual_address = cell.2.to_string();
+        let forgotten = |text: &str| !text.contains(&virtual_address);
+        until("the client is forgotten", cluster, 1, "ipvsadm -Lnc", forgotten).await;
+        let next = first_answer(&cell).await.unwrap();
+        assert_ne!(next, first, "after its time");
+    }
+    // As the kernel has it by itself: what follows holds UDP flows open.
+    tool(cluster, 1, "ipvsadm --set 0 0 300");
+    cluster.api().delete(Resource::Services, Some("default"), "forgetful", None).unwrap();
 }
 
 /// Who answers first, once anybody does.

@@ -40,6 +40,8 @@ async fn backends_see_who_asks() {
         }),
     );
     let plain = service(&cluster, "plain", "web", json!({}));
+    let older = json!({ "metadata": { "annotations": { "kube-router.io/hairpin-mode": "" } } });
+    let older = service(&cluster, "older", "web", older);
     for (name, node, app) in [("web-1", 1, "web"), ("web-2", 2, "web"), ("c-1", 1, "client")] {
         pod(&cluster, name, node, app);
     }
@@ -47,10 +49,13 @@ async fn backends_see_who_asks() {
     for family in [0, 1] {
         clients_are_seen(&cluster, &web, family).await;
         a_pod_reaches_itself(&cluster, &web, family).await;
+        let pod = in_pod(&cluster, "web-1");
+        let vip = cluster_ips(&older)[family];
+        seen_as("by the older annotation", &pod, vip, [80, 53], "web-1", vip).await;
         without_hairpin_it_does_not(&cluster, &plain, family).await;
     }
 
-    cluster.set_agent_flags(1, crate::setup::flags(&["--masquerade-all"])).unwrap();
+    cluster.set_agent_flags(1, crate::setup::flags(&["--masquerade-all", "--hairpin-mode"])).unwrap();
     cluster.start_agent(1).unwrap();
     programmed(&cluster, 1).await;
     let outside = cluster.outside_probe();
@@ -58,6 +63,10 @@ async fn backends_see_who_asks() {
     for node in cluster.node(1).unwrap().addresses() {
         let about = "--masquerade-all, local backend";
         seen_as(about, &outside, node, ports, "web-1", node).await;
+    }
+    for vip in cluster_ips(&plain) {
+        let pod = in_pod(&cluster, "web-1");
+        seen_as("by --hairpin-mode, without annotation", &pod, vip, [80, 53], "web-1", vip).await;
     }
     cluster.set_agent_flags(1, crate::setup::flags(&[])).unwrap();
     cluster.start_agent(1).unwrap();

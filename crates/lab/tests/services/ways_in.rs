@@ -89,6 +89,7 @@ async fn balanced_addresses(cluster: &Cluster, outside: &Probe, inside: &[Probe]
     reach("external and load balancer IPs", &cells, &BACKENDS).await;
 
     left_to_others(cluster, &balanced).await;
+    kept_by_the_balancer(cluster, &balanced).await;
 
     // Outside the given range, and inside the cluster range: not programmed, whatever the object says.
     let virtual_servers = tool(cluster, 1, "ipvsadm -Sn");
@@ -113,6 +114,24 @@ async fn left_to_others(cluster: &Cluster, balanced: &[IpAddr]) {
     until("skiplbips", cluster, 1, "ipvsadm -Sn", |text| !text.contains(&address)).await;
     annotate(Value::Null);
     until("skiplbips taken back", cluster, 1, "ipvsadm -Sn", |text| text.contains(&address)).await;
+}
+
+/// `ipMode: Proxy` says that the load balancer wants the traffic itself: a node that took it would bypass it.
+async fn kept_by_the_balancer(cluster: &Cluster, balanced: &[IpAddr]) {
+    let mode = |mode: &str| {
+        let ingress: Vec<Value> =
+            balanced[..2].iter().map(|ip| json!({ "ip": ip.to_string(), "ipMode": mode })).collect();
+        let status = json!({ "loadBalancer": { "ingress": ingress } });
+        cluster.api().patch_status(Resource::Services, Some("default"), "web", &status).unwrap();
+    };
+    let address = format!("-A -t {}:80 ", balanced[0]);
+    let link = format!("{}/32", balanced[0]);
+    mode("Proxy");
+    until("ipMode Proxy", cluster, 1, "ipvsadm -Sn", |text| !text.contains(&address)).await;
+    until("its address goes", cluster, 1, "ip addr show dev kube-dummy-if", |text| !text.contains(&link))
+        .await;
+    mode("VIP");
+    until("ipMode VIP", cluster, 1, "ipvsadm -Sn", |text| text.contains(&address)).await;
 }
 
 async fn node_ports_on_every_address(cluster: &mut Cluster, outside: &Probe, web: &Value) {

@@ -11,7 +11,7 @@ use super::scope::FirewallScope;
 use super::{Outcomes, answer, finished, sets};
 use crate::ipset::{self, Edit as MemberEdit, Sets, kernel_name};
 use crate::lane::{Change, Lane, ReadError, Refusal};
-use crate::netlink;
+use crate::netlink::{self, Requests};
 use crate::row::{Key, Member, Row, SetKey};
 
 /// Sets and members of one network namespace.
@@ -19,18 +19,23 @@ use crate::row::{Key, Member, Row, SetKey};
 pub struct SetsLane {
     scope: FirewallScope,
     sets: Option<Sets>,
+    requests: Arc<Requests>,
 }
 
 impl SetsLane {
     /// Opens nothing yet: the socket is opened at first use, on the lane's own thread.
     pub fn new(scope: FirewallScope) -> SetsLane {
-        SetsLane { scope, sets: None }
+        SetsLane { scope, sets: None, requests: Arc::default() }
     }
 
     fn sets(&mut self) -> Result<&mut Sets, netlink::Error> {
         match self.sets {
             Some(ref mut sets) => Ok(sets),
-            None => Ok(self.sets.insert(Sets::open()?)),
+            None => {
+                let mut sets = Sets::open()?;
+                sets.count_in(Arc::clone(&self.requests));
+                Ok(self.sets.insert(sets))
+            }
         }
     }
 
@@ -111,6 +116,10 @@ impl SetsLane {
 }
 
 impl Lane for SetsLane {
+    fn requests(&self) -> Option<Arc<Requests>> {
+        Some(Arc::clone(&self.requests))
+    }
+
     fn read(&mut self) -> Result<Vec<(Key, Row)>, ReadError> {
         self.read_sets().map_err(|source| ReadError { table: "sets", source: source.into() })
     }

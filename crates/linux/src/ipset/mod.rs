@@ -7,10 +7,11 @@ mod codec;
 pub mod errno;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use codec::Command;
 
-use crate::netlink::{Error, Request, Socket};
+use crate::netlink::{Error, Request, Requests, Socket};
 use crate::row::{Family, Member, SetHeader, SetKey, SetKind};
 
 const NETLINK_NETFILTER: libc::c_int = 12;
@@ -75,14 +76,18 @@ impl Sets {
         Ok(Sets { socket: Socket::open(NETLINK_NETFILTER)?, revisions: HashMap::new() })
     }
 
+    /// Counts what is sent from now on here.
+    pub fn count_in(&mut self, requests: Arc<Requests>) {
+        self.socket.count_in(requests);
+    }
+
     /// Creates a set under a kernel name. An equal set being there is success.
     ///
     /// # Errors
     /// The kernel's refusal; `IPSET_ERR_EXIST` or `EEXIST` when another set has the name.
     pub fn create(&mut self, name: &str, family: Family, header: &SetHeader) -> Result<(), Error> {
         let revision = self.revision(header.kind, family)?;
-        let request = codec::create(name, family, header, revision)?;
-        self.socket.request(request).map(drop)
+        self.socket.request(codec::create(name, family, header, revision)?)
     }
 
     /// Destroys sets; one outcome for each. A missing set is success.
@@ -105,8 +110,7 @@ impl Sets {
     /// # Errors
     /// The kernel's refusal.
     pub fn swap(&mut self, one: &str, other: &str) -> Result<(), Error> {
-        let request = codec::swap(one, other)?;
-        self.socket.request(request).map(drop)
+        self.socket.request(codec::swap(one, other)?)
     }
 
     /// Adds or removes members; one outcome for each, in order. Adding what is there and removing what is not is
@@ -187,7 +191,7 @@ impl Sets {
         if let Some(revision) = self.revisions.get(&(kind, family)) {
             return Ok(*revision);
         }
-        let answers = self.socket.request(codec::revisions(kind, family)?)?;
+        let answers = self.socket.ask(codec::revisions(kind, family)?)?;
         let (lowest, highest) = answers
             .iter()
             .find_map(|payload| codec::parse_revisions(payload))

@@ -10,10 +10,9 @@ mod refusal;
 mod table;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::lane::{Change, Lane, ReadError, Refusal};
-use crate::netlink::{self, Request};
+use crate::netlink::{self, Request, Requests};
 use crate::row::{IpvsTimeouts, Key, Row};
 
 use codec::command;
@@ -44,7 +43,6 @@ enum Verb {
 pub struct IpvsLane {
     table: IpvsTable,
     owned: IpvsTimeouts,
-    writes: Arc<AtomicU64>,
 }
 
 impl IpvsLane {
@@ -53,12 +51,7 @@ impl IpvsLane {
     /// # Errors
     /// [`OpenError::NoIpvs`] when the kernel has no IPVS, with the remedy in its text.
     pub fn open(owned: IpvsTimeouts) -> Result<IpvsLane, OpenError> {
-        Ok(IpvsLane { table: IpvsTable::open()?, owned, writes: Arc::default() })
-    }
-
-    /// Requests sent so far that write; stays valid after the lane has moved to its thread.
-    pub fn writes(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.writes)
+        Ok(IpvsLane { table: IpvsTable::open()?, owned })
     }
 
     fn read_timeouts(&mut self, rows: &mut Vec<(Key, Row)>) -> Result<(), netlink::Error> {
@@ -135,7 +128,6 @@ impl IpvsLane {
                 Err(refusal) => settle(answers, attempt.index, Err(refusal)),
             }
         }
-        self.writes.fetch_add(requests.len() as u64, Ordering::Relaxed);
         let outcomes = match self.table.batch(&requests) {
             Ok(outcomes) => outcomes,
             Err(error) => {
@@ -157,6 +149,10 @@ impl IpvsLane {
 }
 
 impl Lane for IpvsLane {
+    fn requests(&self) -> Option<Arc<Requests>> {
+        Some(self.table.requests())
+    }
+
     /// One dump of virtual servers and one of real servers for each: O(rows on the host).
     fn read(&mut self) -> Result<Vec<(Key, Row)>, ReadError> {
         let mut rows = Vec::new();

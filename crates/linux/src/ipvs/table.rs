@@ -1,6 +1,8 @@
 //! The kernel's IPVS table behind one socket: dumps and requests, no decisions.
 
-use crate::netlink::{self, Request, Socket, generic};
+use std::sync::Arc;
+
+use crate::netlink::{self, Request, Requests, Socket, generic};
 use crate::row::{IpvsTimeouts, VirtualServerKey};
 
 use super::codec::{self, DestinationRecord, ServiceRecord, command};
@@ -55,6 +57,11 @@ impl IpvsTable {
         Request::new(self.message_type, 0, message)
     }
 
+    /// What was sent so far; goes on counting.
+    pub(super) fn requests(&self) -> Arc<Requests> {
+        self.socket.requests()
+    }
+
     /// One outcome for each request, in order.
     pub(super) fn batch(
         &mut self,
@@ -85,7 +92,7 @@ impl IpvsTable {
     /// The global timeouts.
     pub(super) fn timeouts(&mut self) -> Result<IpvsTimeouts, netlink::Error> {
         let request = self.message(command::GET_CONFIG, |_| {})?;
-        let answers = self.socket.request(request)?;
+        let answers = self.socket.ask(request)?;
         let answer = answers.first().ok_or(netlink::Error::Malformed("no answer to IPVS_CMD_GET_CONFIG"))?;
         Ok(codec::parse_timeouts(answer))
     }

@@ -23,7 +23,7 @@ pub fn message(command: u8, version: u8) -> MessageBuilder {
 pub fn family(socket: &mut Socket, name: &str) -> Result<u16, Error> {
     let mut request = message(GET_FAMILY, 1);
     request.put_str(ATTR_FAMILY_NAME, name);
-    let answers = socket.request(Request::new(CONTROLLER, flag::ACK, request)?)?;
+    let answers = socket.ask(Request::new(CONTROLLER, flag::ACK, request)?)?;
     answers
         .iter()
         .find_map(|payload| Attributes::after(payload, HEADER).get(ATTR_FAMILY_ID)?.u16())

@@ -5,9 +5,11 @@
 
 pub mod attribute;
 pub mod generic;
+mod requests;
 pub mod socket;
 
 pub use attribute::{Attributes, MessageBuilder};
+pub use requests::Requests;
 pub use socket::{Error, Request, Socket};
 
 /// `NLM_F_*` flags used here.

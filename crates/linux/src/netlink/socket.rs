@@ -5,10 +5,12 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::attribute::{Attributes, MessageBuilder, TooLong};
 use super::flag;
+use super::requests::Requests;
 
 const HEADER: usize = 16;
 const NLMSG_ERROR: u16 = 2;
@@ -130,7 +132,7 @@ pub struct Socket {
     sequence: u32,
     buffer: Vec<u8>,
     port: u32,
-    written: u64,
+    requests: Arc<Requests>,
 }
 
 impl Socket {
@@ -165,7 +167,13 @@ impl Socket {
         if !bound {
             return Err(failed(io::Error::last_os_error()));
         }
-        Ok(Socket { fd, sequence: 1, buffer: vec![0; 256 * 1024], port: address.nl_pid, written: 0 })
+        Ok(Socket {
+            fd,
+            sequence: 1,
+            buffer: vec![0; 256 * 1024],
+            port: address.nl_pid,
+            requests: Arc::default(),
+        })
     }
 
     /// Port id, by which notifications caused by this socket can be told from others'.
@@ -173,9 +181,14 @@ impl Socket {
         self.port
     }
 
-    /// Requests sent so far that carry `NLM_F_ACK`, i.e. that write.
-    pub fn writes(&self) -> u64 {
-        self.written
+    /// What was sent so far; goes on counting.
+    pub fn requests(&self) -> Arc<Requests> {
+        Arc::clone(&self.requests)
+    }
+
+    /// Counts what is sent from now on here, as the socket before it did.
+    pub fn count_in(&mut self, requests: Arc<Requests>) {
+        self.requests = requests;
     }
 
     /// Joins a multicast group (`NETLINK_ADD_MEMBERSHIP`).
@@ -195,11 +208,25 @@ impl Socket {
         set_option(&self.fd, libc::SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1).map_err(Error::Receive)
     }
 
-    /// Sends one request and returns the payloads of its answers, up to its acknowledgement.
+    /// Sends one request that changes something and waits for its acknowledgement.
     ///
     /// # Errors
     /// [`Error::Refused`] with the kernel's errno.
-    pub fn request(&mut self, request: Request) -> Result<Vec<Vec<u8>>, Error> {
+    pub fn request(&mut self, request: Request) -> Result<(), Error> {
+        self.requests.wrote(1);
+        self.answered(request).map(drop)
+    }
+
+    /// Sends one question and returns the payloads of its answers, up to its acknowledgement.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the kernel's errno.
+    pub fn ask(&mut self, question: Request) -> Result<Vec<Vec<u8>>, Error> {
+        self.requests.read();
+        self.answered(question)
+    }
+
+    fn answered(&mut self, request: Request) -> Result<Vec<Vec<u8>>, Error> {
         let mut answers = Vec::new();
         let mut outcome = Vec::with_capacity(1);
         self.exchange(std::slice::from_ref(&request), &mut outcome, |_, payload| {
@@ -226,6 +253,7 @@ impl Socket {
                 count += 1;
             }
             let (chunk, later) = rest.split_at(count);
+            self.requests.wrote(chunk.len());
             self.exchange(chunk, &mut outcomes, |_, _| {})?;
             rest = later;
         }
@@ -277,7 +305,6 @@ impl Socket {
             request.write(&mut bytes, self.sequence, flag::ACK);
             self.sequence = self.sequence.wrapping_add(1);
         }
-        self.written += requests.len() as u64;
         self.send(&bytes)?;
         let mut answered = 0;
         while answered < requests.len() {
@@ -306,6 +333,7 @@ impl Socket {
         self.sequence = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
         request.write(&mut bytes, sequence, flag::DUMP);
+        self.requests.read();
         self.send(&bytes)?;
         let mut complete = true;
         loop {

@@ -111,7 +111,7 @@ pub(super) fn matching(kernel: &mut Rtnetlink, ip: IpAddr, link: u32) -> Result<
     let [a, b, c, d] = number::FIB_MATCH.to_ne_bytes();
     let mut request = MessageBuilder::new(&[family(&net), net.prefix_len(), 0, 0, 0, 0, 0, 0, a, b, c, d]);
     request.put_ip(number::DESTINATION, ip).put_u32(number::OUT_LINK, link);
-    match kernel.socket().request(Request::new(message::GET_ROUTE, 0, request)?) {
+    match kernel.socket().ask(Request::new(message::GET_ROUTE, 0, request)?) {
         Ok(answers) => match answers.first().map(|payload| parse(payload)) {
             Some(outcome) => outcome.map_err(Error::Malformed),
             None => Ok(None),

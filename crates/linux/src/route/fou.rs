@@ -46,7 +46,7 @@ impl Fou {
         if open {
             request.put_u8(number::TYPE, number::GUE);
         }
-        self.socket.request(Request::new(self.kind, flag::ACK, request)?).map(drop)
+        self.socket.request(Request::new(self.kind, flag::ACK, request)?)
     }
 }
 

@@ -1,7 +1,9 @@
 //! The lane: owns the socket, and turns what the kernel says to a stage into one outcome for each change.
 
+use std::sync::Arc;
+
 use crate::lane::{Change, Lane, ReadError, Refusal};
-use crate::netlink::Error;
+use crate::netlink::{Error, Requests};
 use crate::row::{Key, Row};
 
 use super::fou::{self, Fou};
@@ -14,6 +16,7 @@ pub struct RouteLane {
     scope: RouteScope,
     ports: OwnPorts,
     kernel: Option<Rtnetlink>,
+    requests: Arc<Requests>,
     fou: Option<Fou>,
 }
 
@@ -21,7 +24,7 @@ impl RouteLane {
     /// A lane for what `scope` names. Its socket is opened at the first call, and anew after it failed; its port is
     /// added to `ports` before anything is written through it.
     pub fn new(scope: RouteScope, ports: OwnPorts) -> RouteLane {
-        RouteLane { scope, ports, kernel: None, fou: None }
+        RouteLane { scope, ports, kernel: None, requests: Arc::default(), fou: None }
     }
 
     /// Messages of the kernel that were left out when reading, for want of understanding.
@@ -29,14 +32,10 @@ impl RouteLane {
         self.kernel.as_ref().map(|kernel| kernel.undecoded().clone()).unwrap_or_default()
     }
 
-    /// Requests sent so far that write.
-    pub fn writes(&self) -> u64 {
-        self.kernel.as_ref().map_or(0, Rtnetlink::writes)
-    }
-
     fn kernel(&mut self) -> Result<&mut Rtnetlink, Error> {
         if self.kernel.is_none() {
-            let kernel = Rtnetlink::open()?;
+            let mut kernel = Rtnetlink::open()?;
+            kernel.count_in(Arc::clone(&self.requests));
             self.ports.add(kernel.port());
             self.kernel = Some(kernel);
         }
@@ -56,6 +55,10 @@ impl Lane for RouteLane {
             rows.extend(open.into_iter().map(|family| (Key::FouPort(family, port), Row::FouPort)));
         }
         Ok(rows)
+    }
+
+    fn requests(&self) -> Option<Arc<Requests>> {
+        Some(Arc::clone(&self.requests))
     }
 
     /// O(changes), plus one request for each link named and one or two for each new IPv6 host address.

@@ -55,7 +55,7 @@ pub(super) fn by_index(kernel: &mut Rtnetlink, index: u32) -> Result<Option<Link
 }
 
 fn one(kernel: &mut Rtnetlink, request: MessageBuilder) -> Result<Option<LinkState>, Error> {
-    match kernel.socket().request(Request::new(message::GET_LINK, 0, request)?) {
+    match kernel.socket().ask(Request::new(message::GET_LINK, 0, request)?) {
         Ok(answers) => match answers.first().map(|payload| parse(payload)) {
             Some(Ok(link)) => Ok(Some(link)),
             Some(Err(missing)) => Err(Error::Malformed(missing)),

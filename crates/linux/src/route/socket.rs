@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::netlink::{Error, Request, Socket};
+use crate::netlink::{Error, Request, Requests, Socket};
 
 /// Messages of the kernel that did not follow the format known here. They are left out, never guessed at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,9 +38,9 @@ impl Rtnetlink {
         self.socket.port()
     }
 
-    /// Requests sent so far that write.
-    pub fn writes(&self) -> u64 {
-        self.socket.writes()
+    /// Counts what is sent from now on here.
+    pub fn count_in(&mut self, requests: Arc<Requests>) {
+        self.socket.count_in(requests);
     }
 
     /// Messages that were left out of dumps.

@@ -357,7 +357,7 @@ fn change_hairpin(
 /// Sends one request; the outer error is the socket's, the inner the kernel's.
 fn send(kernel: &mut Rtnetlink, request: Request, fulfilled: &[i32]) -> Result<Result<(), Error>, Error> {
     match kernel.socket().request(request) {
-        Ok(_) => Ok(Ok(())),
+        Ok(()) => Ok(Ok(())),
         Err(error @ Error::Refused { .. }) => {
             let fine = error.errno().is_some_and(|errno| fulfilled.contains(&errno));
             Ok(if fine { Ok(()) } else { Err(error) })
