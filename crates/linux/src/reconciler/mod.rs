@@ -20,8 +20,10 @@
 
 mod batch;
 mod claims;
+mod dispute;
 mod entry;
 mod gate;
+mod quarrel;
 #[cfg(test)]
 mod tests;
 
@@ -32,10 +34,12 @@ use std::time::{Duration, Instant};
 
 pub use claims::Claim;
 use claims::{Claims, Dropped};
+use dispute::Disputes;
 use entry::Entry;
 pub use entry::Refused;
 use gate::Gates;
 pub use gate::{Gate, Rows};
+use quarrel::Quarrels;
 
 use crate::lane::{Job, Refusal};
 use crate::row::{Key, LaneName, Row, Table};
@@ -96,10 +100,12 @@ pub struct Reconciler<O> {
     retries: BTreeSet<(Instant, Key)>,
     counts: BTreeMap<Table, TableCount>,
     gates: Gates,
+    disputes: Disputes<O>,
+    quarrels: Quarrels,
     notices: Vec<Notice<O>>,
 }
 
-impl<O: Clone + Eq + Hash + Debug> Default for Reconciler<O> {
+impl<O: Clone + Ord + Hash + Debug> Default for Reconciler<O> {
     fn default() -> Self {
         Reconciler {
             entries: BTreeMap::new(),
@@ -110,6 +116,8 @@ impl<O: Clone + Eq + Hash + Debug> Default for Reconciler<O> {
             retries: BTreeSet::new(),
             counts: Table::ALL.iter().map(|table| (*table, TableCount::default())).collect(),
             gates: Gates::default(),
+            disputes: Disputes::default(),
+            quarrels: Quarrels::default(),
             notices: Vec::new(),
         }
     }
@@ -121,7 +129,7 @@ impl LaneState {
     }
 }
 
-impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
+impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
     /// An empty one: nothing wanted, nothing known.
     pub fn new() -> Self {
         Reconciler::default()
@@ -153,7 +161,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
             self.want(key, row, owner);
         }
         for dropped in changes.dropped {
-            self.unwant(dropped);
+            self.unwant(dropped, owner);
         }
     }
 
@@ -174,6 +182,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         if !state.adopted || state.pending.is_empty() {
             return None;
         }
+        self.rest_quarrels(lane, now);
         let stages = self.build_batch(lane);
         if stages.is_empty() {
             return None;
@@ -195,7 +204,10 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
                 continue;
             };
             match outcome {
-                Ok(()) => self.succeeded(&key, target),
+                Ok(()) => {
+                    self.note_quarrel(&key, target.as_ref(), now);
+                    self.succeeded(&key, target);
+                }
                 Err(refusal) => self.refused(&key, &refusal, now),
             }
             self.touch(&key);
@@ -354,6 +366,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
 
     fn want(&mut self, key: Key, row: Row, owner: &O) {
         let id = self.claims.id(owner);
+        let row = self.agreed(&key, row, owner);
         let entry = self.entries.entry(key.clone()).or_default();
         entry.claimants.add(id);
         if entry.desired.as_ref() != Some(&row) {
@@ -369,6 +382,26 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
             self.forget_refusal(&key);
         }
         self.touch(&key);
+    }
+
+    /// The row that counts when `owner` wants this one, whatever others want. A person is told of a disagreement.
+    fn agreed(&mut self, key: &Key, row: Row, owner: &O) -> Row {
+        let Some(entry) = self.entries.get(key) else { return row };
+        let known = self.disputes.has(key);
+        if !known && entry.desired.as_ref().is_none_or(|wanted| *wanted == row) {
+            return row;
+        }
+        let mut others = self.claims.owners_of(&entry.claimants);
+        others.retain(|other| other != owner);
+        if !known && others.is_empty() {
+            return row;
+        }
+        let heard = self.disputes.hear(key, owner, row, others, entry.desired.as_ref());
+        if !heard.new.is_empty() {
+            let reason = "its owners want it in different ways; the first named has its way".to_owned();
+            self.notices.push(Notice { key: key.clone(), owners: heard.new, reason });
+        }
+        heard.row
     }
 
     /// A row that was to be removed is wanted after all: what waited for it may go on, and what would have died with it
@@ -387,7 +420,8 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         }
     }
 
-    fn unwant(&mut self, Dropped { key, owner, after }: Dropped) {
+    fn unwant(&mut self, Dropped { key, owner, after }: Dropped, by: &O) {
+        let counts_now = self.disputes.leave(&key, by);
         let known: Vec<Key> = after.into_iter().filter(|needed| self.entries.contains_key(needed)).collect();
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.claimants.remove(owner);
@@ -395,6 +429,11 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
             entry.hold(known);
         }
         if entry.claimants.len() > 0 {
+            if counts_now.is_some() && counts_now != entry.desired {
+                entry.desired = counts_now;
+                self.forget_refusal(&key);
+                self.touch(&key);
+            }
             return;
         }
         let held = if entry.actual.is_some() { entry.holding.clone() } else { Box::default() };
@@ -421,6 +460,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
                 state.pending.remove(key);
             }
             self.entries.remove(key);
+            self.quarrels.forget(key);
             if let Some(waiters) = key.container().and_then(|container| self.waiting.get_mut(&container)) {
                 waiters.remove(key);
             }
@@ -440,6 +480,30 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
             state.pending.insert(key.clone());
         } else {
             state.pending.remove(key);
+        }
+    }
+
+    /// Remembers that a rule was put back into its place, and tells a person if it is worth it.
+    fn note_quarrel(&mut self, key: &Key, now_there: Option<&Row>, now: Instant) {
+        let Some(entry) = self.entries.get(key) else { return };
+        if !quarrel::puts_back(entry.actual.as_ref(), now_there) {
+            return;
+        }
+        if let Some(times) = self.quarrels.put_back(key, now) {
+            let owners = self.claims.owners_of(&entry.claimants);
+            let reason = format!("was displaced by another program and put back, {times} times by now");
+            self.notices.push(Notice { key: key.clone(), owners, reason });
+        }
+    }
+
+    /// Displaced rules that were put back a moment ago wait for their time. O(quarrels).
+    fn rest_quarrels(&mut self, lane: LaneName, now: Instant) {
+        for (key, until) in self.quarrels.resting(now) {
+            let displaced = self.actual(&key).is_some() && key.lane() == lane;
+            let Some(state) = self.lanes.get_mut(&lane).filter(|_| displaced) else { continue };
+            if state.pending.remove(&key) {
+                self.retries.insert((until, key));
+            }
         }
     }
 
