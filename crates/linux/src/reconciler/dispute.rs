@@ -4,7 +4,10 @@
 //! that of the least that stays. Plans should never get there, so it costs nothing while they do not.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+use std::hash::Hash;
 
+use super::{Notice, Reconciler};
 use crate::row::{Key, Row};
 
 /// All of them, with how each owner wants the row.
@@ -67,5 +70,27 @@ impl<O: Clone + Ord> Disputes<O> {
             self.0.remove(key);
         }
         first
+    }
+}
+
+impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
+    /// The row that counts when `owner` wants this one, whatever others want. A person is told of a disagreement.
+    pub(super) fn agreed(&mut self, key: &Key, row: Row, owner: &O) -> Row {
+        let Some(entry) = self.entries.get(key) else { return row };
+        let known = self.disputes.has(key);
+        if !known && entry.desired.as_ref().is_none_or(|wanted| *wanted == row) {
+            return row;
+        }
+        let mut others = self.claims.owners_of(&entry.claimants);
+        others.retain(|other| other != owner);
+        if !known && others.is_empty() {
+            return row;
+        }
+        let heard = self.disputes.hear(key, owner, row, others, entry.desired.as_ref());
+        if !heard.new.is_empty() {
+            let reason = "its owners want it in different ways; the first named has its way".to_owned();
+            self.notices.push(Notice { key: key.clone(), owners: heard.new, reason });
+        }
+        heard.row
     }
 }

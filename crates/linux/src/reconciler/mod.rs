@@ -384,26 +384,6 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         self.touch(&key);
     }
 
-    /// The row that counts when `owner` wants this one, whatever others want. A person is told of a disagreement.
-    fn agreed(&mut self, key: &Key, row: Row, owner: &O) -> Row {
-        let Some(entry) = self.entries.get(key) else { return row };
-        let known = self.disputes.has(key);
-        if !known && entry.desired.as_ref().is_none_or(|wanted| *wanted == row) {
-            return row;
-        }
-        let mut others = self.claims.owners_of(&entry.claimants);
-        others.retain(|other| other != owner);
-        if !known && others.is_empty() {
-            return row;
-        }
-        let heard = self.disputes.hear(key, owner, row, others, entry.desired.as_ref());
-        if !heard.new.is_empty() {
-            let reason = "its owners want it in different ways; the first named has its way".to_owned();
-            self.notices.push(Notice { key: key.clone(), owners: heard.new, reason });
-        }
-        heard.row
-    }
-
     /// A row that was to be removed is wanted after all: what waited for it may go on, and what would have died with it
     /// must be judged by itself.
     fn stays(&mut self, key: &Key) {
@@ -480,30 +460,6 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
             state.pending.insert(key.clone());
         } else {
             state.pending.remove(key);
-        }
-    }
-
-    /// Remembers that a rule was put back into its place, and tells a person if it is worth it.
-    fn note_quarrel(&mut self, key: &Key, now_there: Option<&Row>, now: Instant) {
-        let Some(entry) = self.entries.get(key) else { return };
-        if !quarrel::puts_back(entry.actual.as_ref(), now_there) {
-            return;
-        }
-        if let Some(times) = self.quarrels.put_back(key, now) {
-            let owners = self.claims.owners_of(&entry.claimants);
-            let reason = format!("was displaced by another program and put back, {times} times by now");
-            self.notices.push(Notice { key: key.clone(), owners, reason });
-        }
-    }
-
-    /// Displaced rules that were put back a moment ago wait for their time. O(quarrels).
-    fn rest_quarrels(&mut self, lane: LaneName, now: Instant) {
-        for (key, until) in self.quarrels.resting(now) {
-            let displaced = self.actual(&key).is_some() && key.lane() == lane;
-            let Some(state) = self.lanes.get_mut(&lane).filter(|_| displaced) else { continue };
-            if state.pending.remove(&key) {
-                self.retries.insert((until, key));
-            }
         }
     }
 

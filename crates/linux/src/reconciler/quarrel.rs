@@ -5,10 +5,12 @@
 //! is never given up: what stands before our rule decides about traffic that ours should decide about.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-use super::pause;
-use crate::row::{Key, Position, Row};
+use super::{Notice, Reconciler, pause};
+use crate::row::{Key, LaneName, Position, Row};
 
 /// After so long without a displacement a quarrel is over.
 const PEACE: Duration = Duration::from_secs(600);
@@ -55,8 +57,34 @@ impl Quarrels {
     }
 }
 
+impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
+    /// Remembers that a rule was put back into its place, and tells a person if it is worth it.
+    pub(super) fn note_quarrel(&mut self, key: &Key, now_there: Option<&Row>, now: Instant) {
+        let Some(entry) = self.entries.get(key) else { return };
+        if !puts_back(entry.actual.as_ref(), now_there) {
+            return;
+        }
+        if let Some(times) = self.quarrels.put_back(key, now) {
+            let owners = self.claims.owners_of(&entry.claimants);
+            let reason = format!("was displaced by another program and put back, {times} times by now");
+            self.notices.push(Notice { key: key.clone(), owners, reason });
+        }
+    }
+
+    /// Displaced rules that were put back a moment ago wait for their time. O(quarrels).
+    pub(super) fn rest_quarrels(&mut self, lane: LaneName, now: Instant) {
+        for (key, until) in self.quarrels.resting(now) {
+            let displaced = self.actual(&key).is_some() && key.lane() == lane;
+            let Some(state) = self.lanes.get_mut(&lane).filter(|_| displaced) else { continue };
+            if state.pending.remove(&key) {
+                self.retries.insert((until, key));
+            }
+        }
+    }
+}
+
 /// Whether going from one row to the other is putting a rule back into its place.
-pub(super) fn puts_back(from: Option<&Row>, to: Option<&Row>) -> bool {
+fn puts_back(from: Option<&Row>, to: Option<&Row>) -> bool {
     matches!((from, to), (Some(Row::ForeignRule(there)), Some(Row::ForeignRule(wanted @ Position::First(_)))) if there != wanted)
 }
 
