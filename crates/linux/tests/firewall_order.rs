@@ -49,7 +49,7 @@ fn set(name: &str) -> Claim {
 
 fn member(set: &str, ip: [u8; 4]) -> Claim {
     let key = SetKey { family: Family::V4, name: set.into() };
-    Claim::new(Key::Member(key, Member::Ip(ip.into())), Row::Member)
+    Claim::new(Key::Member(key.into(), Member::Ip(ip.into())), Row::Member)
 }
 
 /// A chain that accepts what comes from a set.

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use linux::conntrack::Flows;
 use linux::lane::{LaneThread, Report};
 use linux::reconciler::Reconciler;
-use linux::row::{Key, LaneName, Name};
+use linux::row::{Key, LaneName};
 use tokio::sync::mpsc;
 
 pub use self::controller::{Controller, Found, InKernel, Inputs, Needs, Planned};

@@ -12,6 +12,9 @@ use crate::node::Facts;
 use crate::options::Options;
 use crate::store::Dirty;
 
+/// Virtual servers planned in one go: a start plans them all, and what is planned takes room until it is handed on.
+const PLANNED_AT_ONCE: usize = 512;
+
 impl Controller for NetworkServices {
     fn name(&self) -> &'static str {
         "service proxy"
@@ -60,7 +63,7 @@ impl Controller for NetworkServices {
 
     fn plan(&mut self, inputs: Inputs<'_>, now: Instant, in_kernel: InKernel<'_>) -> Vec<Planned> {
         self.dirty.extend(self.draining.take_due(now));
-        let mut planned: Vec<Planned> = Vec::with_capacity(self.dirty.len() + 4);
+        let mut planned: Vec<Planned> = Vec::new();
         if std::mem::take(&mut self.dirty_base) {
             planned.push((Subject::ServiceProxy.into(), base::claims(inputs.node, inputs.options)));
             planned.push((Subject::NodeAddresses.into(), firewall::local_ips(inputs.node)));
@@ -71,7 +74,9 @@ impl Controller for NetworkServices {
         if std::mem::take(&mut self.dirty_pods) {
             planned.push((Subject::NodePods.into(), firewall::node_pods(self.pods.here(), inputs.node)));
         }
-        for key in std::mem::take(&mut self.dirty) {
+        while planned.len() < PLANNED_AT_ONCE
+            && let Some(key) = self.dirty.pop_first()
+        {
             let claims = self.plan_virtual_server(key, inputs, now, in_kernel);
             planned.push((Subject::VirtualServer(key).into(), claims));
         }

@@ -78,15 +78,15 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
     pub(super) fn agreed(&mut self, key: &Key, row: Row, owner: &O) -> Row {
         let Some(entry) = self.entries.get(key) else { return row };
         let known = self.disputes.has(key);
-        if !known && entry.desired.as_ref().is_none_or(|wanted| *wanted == row) {
+        if !known && entry.desired().is_none_or(|wanted| *wanted == row) {
             return row;
         }
-        let mut others = self.claims.owners_of(&entry.claimants);
+        let mut others = self.claims.owners_of(entry.claimants());
         others.retain(|other| other != owner);
         if !known && others.is_empty() {
             return row;
         }
-        let heard = self.disputes.hear(key, owner, row, others, entry.desired.as_ref());
+        let heard = self.disputes.hear(key, owner, row, others, entry.desired());
         if !heard.new.is_empty() {
             let reason = "its owners want it in different ways; the first named has its way".to_owned();
             self.notices.push(Notice { key: key.clone(), owners: heard.new, reason });

@@ -61,11 +61,11 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
     /// Remembers that a rule was put back into its place, and tells a person if it is worth it.
     pub(super) fn note_quarrel(&mut self, key: &Key, now_there: Option<&Row>, now: Instant) {
         let Some(entry) = self.entries.get(key) else { return };
-        if !puts_back(entry.actual.as_ref(), now_there) {
+        if !puts_back(entry.actual(), now_there) {
             return;
         }
         if let Some(times) = self.quarrels.put_back(key, now) {
-            let owners = self.claims.owners_of(&entry.claimants);
+            let owners = self.claims.owners_of(entry.claimants());
             let reason = format!("was displaced by another program and put back, {times} times by now");
             self.notices.push(Notice { key: key.clone(), owners, reason });
         }
