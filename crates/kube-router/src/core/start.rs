@@ -76,6 +76,7 @@ impl Core {
             purge: ipvs.then(|| Purge::start(metrics)).transpose()?,
             edges: Edges::open(ipvs, health_ports, &sender)?,
             reporter: Reporter::new(metrics.clone()),
+            started: Instant::now(),
             beat: health.watch("core", LANE_PERIOD, GRACE),
             ready,
             audit: needs.audit,
