@@ -23,6 +23,7 @@ mod lanes;
 mod ownership;
 mod purge;
 mod report;
+mod speaker;
 mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -127,6 +128,7 @@ impl Core {
                 }
             }
             Input::Reread(lane) => self.reconciler.request_read(lane),
+            Input::Stop(done) => self.edges.stop(done),
             Input::Status(answer) => {
                 // Whoever gave up waiting needs no answer.
                 let _ = answer.send(Box::new(self.status()));

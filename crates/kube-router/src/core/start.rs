@@ -74,7 +74,7 @@ impl Core {
             ownership: Ownership::new(&options),
             lanes: lanes.collect(),
             purge: ipvs.then(|| Purge::start(metrics)).transpose()?,
-            edges: Edges::open(ipvs, health_ports, &sender)?,
+            edges: Edges::open(&needs, &options, health_ports, &sender)?,
             reporter: Reporter::new(metrics.clone()),
             started: Instant::now(),
             beat: health.watch("core", LANE_PERIOD, GRACE),
