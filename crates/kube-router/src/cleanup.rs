@@ -76,7 +76,7 @@ pub fn run(options: &Options) -> Result<(), CleanupError> {
 /// kernel part is not there has nothing to clean.
 fn open(options: &Options) -> Vec<(LaneName, Box<dyn Lane>)> {
     // Of every controller, whether it is switched on now or not.
-    let needs = core::needs(&core::all(), &Name::from(""), options);
+    let needs = core::needs(&core::all_controllers(), &Name::from(""), options);
     let mut lanes: Vec<(LaneName, Box<dyn Lane>)> =
         vec![(LaneName::Route, Box::new(RouteLane::new(needs.routes, OwnPorts::default())))];
     lanes.push((LaneName::Sets, Box::new(SetsLane::new(needs.firewall.clone()))));

@@ -198,7 +198,7 @@ pub struct Start {
 async fn core(start: Start, stop: &mut Stop) -> Result<(), RunError> {
     let Start { node, client, options, health, metrics, programmed } = start;
     tracing::info!(node, server = server(&client.cluster_url), "started");
-    let controllers = core::enabled(&options);
+    let controllers = core::enabled_controllers(&options);
     if controllers.is_empty() {
         programmed.done();
         stop.asked().await;

@@ -11,12 +11,12 @@ use crate::objection::Objections;
 use crate::options::{Controllers, Options};
 
 /// Those switched on, of those that are built. In this order they plan.
-pub fn enabled(options: &Options) -> Vec<Box<dyn Controller>> {
+pub fn enabled_controllers(options: &Options) -> Vec<Box<dyn Controller>> {
     built(options.controllers)
 }
 
 /// All that are built, for those who clean up after any of them.
-pub fn all() -> Vec<Box<dyn Controller>> {
+pub fn all_controllers() -> Vec<Box<dyn Controller>> {
     built(Controllers { service_proxy: true, network_policy: true, routes: true, load_balancer: true })
 }
 

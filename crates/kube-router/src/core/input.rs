@@ -36,6 +36,12 @@ pub enum Input {
     Status(oneshot::Sender<Box<Status>>),
 }
 
+impl From<WatchEvent> for Input {
+    fn from(event: WatchEvent) -> Input {
+        Input::Watch(event)
+    }
+}
+
 /// What concerns one controller, by where it comes from. Best paths of BGP and hand-overs of the CNI plugin are to be
 /// variants here, like API objects inputs of plans.
 #[derive(Debug)]

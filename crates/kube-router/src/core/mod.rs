@@ -25,6 +25,7 @@ mod ownership;
 mod purge;
 mod report;
 mod speaker;
+mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,12 +34,12 @@ use std::time::{Duration, Instant};
 use linux::conntrack::Flows;
 use linux::lane::{LaneThread, Report};
 use linux::reconciler::Reconciler;
-use linux::row::{Key, LaneName, Name};
+use linux::row::{Key, LaneName};
 use tokio::sync::mpsc;
 
 pub use self::controller::{Controller, Found, InKernel, Inputs, Needs, Planned};
 use self::controllers::Running;
-pub use self::controllers::{all, enabled, needs};
+pub use self::controllers::{all_controllers, enabled_controllers, needs};
 use self::effect::Edges;
 pub use self::effect::Effect;
 pub use self::input::{Input, News};
@@ -46,10 +47,9 @@ pub use self::lanes::LaneError;
 pub use self::ownership::Ownership;
 use self::purge::Purge;
 use self::report::Reporter;
-use crate::health::{Awaited, Beat, Health};
-use crate::health_ports;
-use crate::kube::model::{Kind, WatchEvent};
-use crate::metrics::Metrics;
+pub use self::start::Start;
+use crate::health::{Awaited, Beat};
+use crate::kube::model::Kind;
 use crate::node::{Facts, ThisNode};
 use crate::options::Options;
 use crate::owner::Owner;
@@ -59,9 +59,6 @@ use crate::version;
 
 /// Messages taken in before plans are made: bounds how long a burst can hold up the kernel.
 const BURST: usize = 1024;
-/// How long a lane may work on one job before `/healthz` says so: an xtables lock is waited for much shorter.
-const LANE_PERIOD: Duration = Duration::from_secs(60);
-const GRACE: Duration = Duration::from_secs(30);
 
 /// Room in the inbox: watches wait when it is full.
 pub const INBOX: usize = 4096;
@@ -87,72 +84,7 @@ pub struct Core {
     audit_at: Instant,
 }
 
-/// What the core is started with.
-pub struct Start<'a> {
-    /// Name of this node.
-    pub node: &'a str,
-    /// The command line.
-    pub options: Arc<Options>,
-    /// What is to run; at least one.
-    pub controllers: Vec<Box<dyn Controller>>,
-    /// Where lanes and the core report that they work.
-    pub health: &'a Health,
-    /// Where they count.
-    pub metrics: &'a Metrics,
-    /// Told when the kernel is as it should be for the first time.
-    pub ready: Awaited,
-    /// Which health check ports are to listen.
-    pub health_ports: health_ports::Wanted,
-}
-
 impl Core {
-    /// Starts lanes and kernel watches in the calling thread's network namespace, and the core's own thread.
-    ///
-    /// # Errors
-    /// When the kernel lacks what a controller stands on; the text says what, and the remedy.
-    pub fn start(start: Start<'_>) -> Result<mpsc::Sender<Input>, LaneError> {
-        let Start { node, options, controllers, health, metrics, ready, health_ports } = start;
-        let (sender, inbox) = mpsc::channel(INBOX);
-        let name = Name::from(node);
-        let needs = needs(&controllers, &name, &options);
-        let opened = lanes::open(&needs, &options, &sender)?;
-        let lanes = opened.lanes.into_iter().map(|(name, lane)| {
-            let beat = health.watch(lanes::health_name(name), LANE_PERIOD, GRACE);
-            (name, (lane, beat))
-        });
-        let ipvs = needs.lanes.contains(&LaneName::Ipvs);
-        let purge = ipvs.then(Purge::start).transpose()?;
-        let requests = opened.requests.into_iter().chain(purge.as_ref().map(Purge::requests)).collect();
-        let facts = Facts { random_fully: opened.random_fully, ..Facts::default() };
-        let core = Core {
-            inbox,
-            store: Store::new(name.clone()),
-            controllers: controllers
-                .into_iter()
-                .map(|controller| Running::new(controller, &name, &options))
-                .collect(),
-            node: ThisNode { name, object: None, facts },
-            reconciler: Reconciler::with_lanes(needs.lanes.iter().copied()),
-            ownership: Ownership::new(&options),
-            lanes: lanes.collect(),
-            purge,
-            edges: Edges::open(&needs, &options, health_ports, &sender, metrics)?,
-            reporter: Reporter::new(metrics.clone(), requests),
-            started: Instant::now(),
-            beat: health.watch("core", LANE_PERIOD, GRACE),
-            ready,
-            audit: needs.audit,
-            audit_at: Instant::now() + needs.audit,
-            options,
-        };
-        kernel::watch(needs.routes, opened.own_ports, sender.clone())?;
-        std::thread::Builder::new()
-            .name("core".to_owned())
-            .spawn(move || core.run())
-            .map_err(|source| LaneError::Thread { what: "core", source })?;
-        Ok(sender)
-    }
-
     /// Runs until every sender is gone.
     fn run(mut self) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
@@ -431,12 +363,5 @@ impl Core {
     fn parts(&mut self) -> (&mut [Running], Inputs<'_>) {
         let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
         (&mut self.controllers, inputs)
-    }
-}
-
-/// The core's inbox, for the watches.
-impl From<WatchEvent> for Input {
-    fn from(event: WatchEvent) -> Input {
-        Input::Watch(event)
     }
 }

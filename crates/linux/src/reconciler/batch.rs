@@ -41,7 +41,7 @@ impl Draft {
     }
 }
 
-impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
+impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
     /// Takes pending keys of a lane into a batch. O(keys taken) and their prerequisites.
     pub(super) fn build_batch(&mut self, lane: LaneName) -> Vec<Vec<Change>> {
         let mut pending =

@@ -20,8 +20,10 @@
 
 mod batch;
 mod claims;
+mod dispute;
 mod entry;
 mod gate;
+mod quarrel;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -33,10 +35,12 @@ use std::time::{Duration, Instant};
 
 pub use claims::Claim;
 use claims::{Claims, Dropped};
+use dispute::Disputes;
 use entry::Entry;
 pub use entry::Refused;
 use gate::Gates;
 pub use gate::{Gate, Rows};
+use quarrel::Quarrels;
 use waiting::Waiting;
 
 use crate::lane::{Job, Refusal};
@@ -107,10 +111,12 @@ pub struct Reconciler<O> {
     retries: BTreeSet<(Instant, Key)>,
     counts: BTreeMap<Table, TableCount>,
     gates: Gates,
+    disputes: Disputes<O>,
+    quarrels: Quarrels,
     notices: Vec<Notice<O>>,
 }
 
-impl<O: Clone + Eq + Hash + Debug> Default for Reconciler<O> {
+impl<O: Clone + Ord + Hash + Debug> Default for Reconciler<O> {
     fn default() -> Self {
         Reconciler {
             entries: BTreeMap::new(),
@@ -121,6 +127,8 @@ impl<O: Clone + Eq + Hash + Debug> Default for Reconciler<O> {
             retries: BTreeSet::new(),
             counts: Table::ALL.iter().map(|table| (*table, TableCount::default())).collect(),
             gates: Gates::default(),
+            disputes: Disputes::default(),
+            quarrels: Quarrels::default(),
             notices: Vec::new(),
         }
     }
@@ -132,7 +140,7 @@ impl LaneState {
     }
 }
 
-impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
+impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
     /// An empty one: nothing wanted, nothing known.
     pub fn new() -> Self {
         Reconciler::default()
@@ -164,7 +172,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
             self.want(key, row, owner);
         }
         for dropped in changes.dropped {
-            self.unwant(dropped);
+            self.unwant(dropped, owner);
         }
     }
 
@@ -185,6 +193,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         if !state.adopted || state.pending.is_empty() {
             return None;
         }
+        self.rest_quarrels(lane, now);
         let stages = self.build_batch(lane);
         if stages.is_empty() {
             return None;
@@ -206,7 +215,10 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
                 continue;
             };
             match outcome {
-                Ok(()) => self.succeeded(&key, target),
+                Ok(()) => {
+                    self.note_quarrel(&key, target.as_ref(), now);
+                    self.succeeded(&key, target);
+                }
                 Err(refusal) => self.refused(&key, &refusal, now),
             }
             self.touch(&key);
@@ -385,6 +397,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
 
     fn want(&mut self, key: Key, row: Row, owner: &O) {
         let id = self.claims.id(owner);
+        let row = self.agreed(&key, row, owner);
         let entry = self.entries.entry(key.clone()).or_default();
         entry.add_claimant(id);
         if entry.desired() != Some(&row) {
@@ -418,7 +431,8 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         }
     }
 
-    fn unwant(&mut self, Dropped { key, owner, after }: Dropped) {
+    fn unwant(&mut self, Dropped { key, owner, after }: Dropped, by: &O) {
+        let counts_now = self.disputes.leave(&key, by);
         let known: Vec<Key> = after.into_iter().filter(|needed| self.entries.contains_key(needed)).collect();
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.remove_claimant(owner);
@@ -426,6 +440,11 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
             entry.hold(known);
         }
         if entry.claimants().next().is_some() {
+            if counts_now.is_some() && counts_now.as_ref() != entry.desired() {
+                entry.set_desired(counts_now);
+                self.forget_refusal(&key);
+                self.touch(&key);
+            }
             return;
         }
         let held = if entry.actual().is_some() { entry.holding().to_vec() } else { Vec::new() };
@@ -452,6 +471,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
                 state.pending.remove(key);
             }
             self.entries.remove(key);
+            self.quarrels.forget(key);
             if let Some(container) = key.container() {
                 self.waiting.forget(&container, key);
             }
