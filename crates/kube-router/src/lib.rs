@@ -11,6 +11,7 @@ pub mod listen;
 pub mod logging;
 pub mod metrics;
 pub mod names;
+pub mod network_policy;
 pub mod network_services;
 pub mod node;
 pub mod objection;

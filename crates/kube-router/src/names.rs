@@ -131,6 +131,9 @@ pub mod mark {
     pub const POLICY_PERMITS: u32 = 0x1_0000;
     /// The packet passed the chain of its pod.
     pub const POD_PASSED: u32 = 0x2_0000;
+    /// In the mark of a connection: a change of policy forbade it. Ours, and none of the bits above, so that programs which
+    /// copy packet marks to connections do not set it.
+    pub const FLOW_FORBIDDEN: u32 = 0x4_0000;
     /// The bits a DSR service may use.
     pub const DSR_MASK: u32 = 0x3fff;
 }

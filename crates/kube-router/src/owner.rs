@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::network_services;
+use crate::{network_policy, network_services};
 
 /// The subject of a plan. Each has its own claims, replaced as a whole when it is planned anew. Every controller has
 /// subjects of its own and knows no others.
@@ -10,6 +10,8 @@ use crate::network_services;
 pub enum Owner {
     /// Of the network services controller.
     Services(network_services::Subject),
+    /// Of the network policy controller.
+    Policy(network_policy::Subject),
 }
 
 impl From<network_services::Subject> for Owner {
@@ -18,10 +20,17 @@ impl From<network_services::Subject> for Owner {
     }
 }
 
+impl From<network_policy::Subject> for Owner {
+    fn from(subject: network_policy::Subject) -> Owner {
+        Owner::Policy(subject)
+    }
+}
+
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Owner::Services(subject) => subject.fmt(f),
+            Owner::Policy(subject) => subject.fmt(f),
         }
     }
 }

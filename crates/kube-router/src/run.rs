@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(warnings.len(), 2);
         assert_eq!(
             warnings[1],
-            "controllers not built yet: network policy (--run-firewall), pod routing (--run-router); \
+            "controllers not built yet: pod routing (--run-router); \
              flags without effect yet: --enable-cni --peer-asn --run-router"
         );
         let quiet = Options::from_flags(&["--run-firewall=false"]).unwrap();

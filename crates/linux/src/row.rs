@@ -609,8 +609,8 @@ pub enum Row {
 
 impl Row {
     /// Keys a row under `key` needs to be there first, by its own content (a rule its sets and maps and, in a foreign
-    /// chain, its target chain; a verdict its chain; anything its container). Chains of one table may refer to each other freely: they are
-    /// written in one transaction.
+    /// chain, its target chain; a verdict its chain; anything its container). For chains that chains refer to see
+    /// [`Self::goes_with`].
     pub fn stands_on(&self, key: &Key) -> Vec<Key> {
         let mut needs: Vec<Key> = key.container().into_iter().collect();
         match (key, self) {
@@ -633,6 +633,20 @@ impl Row {
             _ => {}
         }
         needs
+    }
+}
+
+impl Row {
+    /// Chains a chain jumps to. They must be there no later than it is: chains of one table are written in one
+    /// transaction, so being written together is enough.
+    pub fn goes_with(&self, key: &Key) -> Vec<Key> {
+        match (key, self) {
+            (Key::Chain(chain), Row::Chain(rules)) => {
+                let targets = rules.iter().filter_map(Rule::jump_target);
+                targets.map(|target| Key::Chain(ChainKey { name: target.clone(), ..chain.clone() })).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 }
 

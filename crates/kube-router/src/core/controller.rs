@@ -57,6 +57,8 @@ pub struct Needs {
     pub firewall: FirewallScope,
     /// Settings below /proc/sys it reads or writes.
     pub settings: Vec<Name>,
+    /// Whether it asks for running flows ([`Effect::ReadFlows`]).
+    pub flows: bool,
     /// How often its lanes are read again.
     pub audit: Duration,
 }
@@ -93,6 +95,9 @@ pub trait Controller: Send {
     /// until nothing is due. O(what is planned).
     fn plan(&mut self, inputs: Inputs<'_>, now: Instant, in_kernel: InKernel<'_>) -> Vec<Planned>;
 
+    /// Everything planned so far is in the kernel, or was refused. Followed by [`Self::plan`].
+    fn programmed(&mut self) {}
+
     /// When [`Self::plan`] has something to do although nothing happened.
     fn next_deadline(&self) -> Option<Instant> {
         None
@@ -122,6 +127,7 @@ impl Needs {
             routes: RouteScope::default(),
             firewall: FirewallScope::default(),
             settings: Vec::new(),
+            flows: false,
             audit: Duration::from_secs(24 * 3600),
         }
     }
@@ -141,6 +147,7 @@ impl Needs {
         Needs {
             routes: self.routes.and(other.routes),
             firewall: self.firewall.and(other.firewall),
+            flows: self.flows || other.flows,
             audit: self.audit.min(other.audit),
             ..self
         }

@@ -4,6 +4,7 @@ use linux::reconciler::Gate;
 use linux::row::Name;
 
 use super::controller::{Controller, Needs};
+use crate::network_policy::NetworkPolicies;
 use crate::network_services::NetworkServices;
 use crate::objection::Objections;
 use crate::options::{Controllers, Options};
@@ -23,6 +24,9 @@ fn built(which: Controllers) -> Vec<Box<dyn Controller>> {
     if which.service_proxy {
         controllers.push(Box::new(NetworkServices::default()));
     }
+    if which.network_policy {
+        controllers.push(Box::new(NetworkPolicies::default()));
+    }
     controllers
 }
 
@@ -37,6 +41,8 @@ pub(super) struct Running {
     pub(super) needs: Needs,
     /// It knew enough once; from then on it plans.
     pub(super) planning: bool,
+    /// It has planned something since it was last told that all is in the kernel.
+    pub(super) unconfirmed: bool,
     /// What it finds wrong with objects. Kept apart from what others find wrong with the same.
     pub(super) objections: Objections,
 }
@@ -44,7 +50,7 @@ pub(super) struct Running {
 impl Running {
     pub(super) fn new(controller: Box<dyn Controller>, node: &Name, options: &Options) -> Running {
         let needs = controller.needs(node, options);
-        Running { controller, needs, planning: false, objections: Objections::default() }
+        Running { controller, needs, planning: false, unconfirmed: false, objections: Objections::default() }
     }
 
     /// Its gates, shut before it plans.

@@ -1,16 +1,23 @@
 //! What controllers want done besides rows: handed out by them as values, performed here.
 //!
-//! Decided here: nothing. Each effect replaces the one of its kind before it.
+//! Decided here: nothing. Unless it says otherwise, an effect replaces the one of its kind before it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
+
+use linux::conntrack::Flow;
+use linux::row::LaneName;
 
 use tokio::sync::mpsc::Sender;
 
+use super::controller::Needs;
+use super::flows::{FlowWatch, Question};
 use super::input::Input;
 use super::kernel::DrainWatch;
 use super::lanes::LaneError;
 use crate::health_ports;
+use crate::metrics::Metrics;
 use crate::network_services::drain::RealServerKey;
 use crate::network_services::health::HealthPort;
 
@@ -21,6 +28,22 @@ pub enum Effect {
     WatchDrains(Vec<RealServerKey>),
     /// These `healthCheckNodePort`s listen, with these answers.
     HealthPorts(BTreeMap<u16, HealthPort>),
+    /// This many chains and sets belong to network policies.
+    PolicySize {
+        /// Chains, of both families.
+        chains: usize,
+        /// Sets, of both families.
+        sets: usize,
+    },
+    /// Tell which flows run from or to these addresses; every one is answered.
+    ReadFlows(Vec<IpAddr>),
+    /// These flows are forbidden from now on, or not any longer.
+    MarkFlows {
+        /// Which.
+        flows: Vec<Flow>,
+        /// Whether they are to be cut.
+        forbidden: bool,
+    },
 }
 
 /// Those who do it.
@@ -28,17 +51,23 @@ pub(super) struct Edges {
     /// None where no controller has the IPVS lane.
     pub(super) drains: Option<DrainWatch>,
     pub(super) health_ports: health_ports::Wanted,
+    /// None where no controller asks.
+    pub(super) flows: Option<FlowWatch>,
+    pub(super) metrics: Metrics,
 }
 
 impl Edges {
     /// Opens what is needed.
     pub(super) fn open(
-        ipvs: bool,
+        needs: &Needs,
         health_ports: health_ports::Wanted,
         core: &Sender<Input>,
+        metrics: &Metrics,
     ) -> Result<Edges, LaneError> {
+        let ipvs = needs.lanes.contains(&LaneName::Ipvs);
         let drains = ipvs.then(|| DrainWatch::start(core)).transpose()?;
-        Ok(Edges { drains, health_ports })
+        let flows = needs.flows.then(|| FlowWatch::start(core, metrics)).transpose()?;
+        Ok(Edges { drains, health_ports, flows, metrics: metrics.clone() })
     }
 
     pub(super) fn perform(&self, effect: Effect) {
@@ -48,7 +77,20 @@ impl Edges {
                     drains.watch(servers);
                 }
             }
+            Effect::PolicySize { chains, sets } => {
+                let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+                self.metrics.policy_chains.set(gauge(chains));
+                self.metrics.policy_ipsets.set(gauge(sets));
+            }
+            Effect::ReadFlows(addresses) => self.ask_flows(Question::Touching(addresses)),
+            Effect::MarkFlows { flows, forbidden } => self.ask_flows(Question::Mark { flows, forbidden }),
             Effect::HealthPorts(ports) => drop(self.health_ports.send_replace(Arc::new(ports))),
+        }
+    }
+
+    fn ask_flows(&self, question: Question) {
+        if let Some(flows) = &self.flows {
+            flows.ask(question);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use linux::conntrack::Flow;
 use linux::lane::Report;
 use linux::row::{Key, LaneName, Row, VirtualServerKey};
 use tokio::sync::oneshot;
@@ -33,6 +34,8 @@ pub enum Input {
 pub enum News {
     /// Draining real servers without connections.
     Idle(Vec<RealServerKey>),
+    /// Flows that were asked for.
+    Flows(Vec<Flow>),
     /// A scrape wants to know whose each virtual server is.
     Owners(oneshot::Sender<HashMap<VirtualServerKey, ObjectName>>),
 }

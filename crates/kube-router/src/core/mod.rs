@@ -17,6 +17,7 @@
 mod controller;
 mod controllers;
 mod effect;
+mod flows;
 mod input;
 mod kernel;
 mod lanes;
@@ -129,7 +130,7 @@ impl Core {
             ownership: Ownership::new(&options),
             lanes: lanes.collect(),
             purge: ipvs.then(|| Purge::start(metrics)).transpose()?,
-            edges: Edges::open(ipvs, health_ports, &sender)?,
+            edges: Edges::open(&needs, health_ports, &sender, metrics)?,
             reporter: Reporter::new(metrics.clone()),
             beat: health.watch("core", LANE_PERIOD, GRACE),
             ready,
@@ -170,6 +171,10 @@ impl Core {
             self.begin();
             self.plan(now);
             self.dispatch(now);
+            if self.confirm() {
+                self.plan(now);
+                self.dispatch(now);
+            }
             self.reporter.rows(&self.reconciler);
             self.beat.idle();
         }
@@ -311,6 +316,7 @@ impl Core {
                 if planned.is_empty() {
                     break;
                 }
+                running.unconfirmed = true;
                 for (owner, claims) in planned {
                     self.reconciler.set(&owner, claims);
                 }
@@ -323,6 +329,19 @@ impl Core {
         self.reconciler.allow_removals(self.controllers.iter().flat_map(Running::gates));
         let found = self.controllers.iter().map(|running| running.objections.objects());
         self.reporter.rejected(found.sum::<usize>() + self.store.objections().objects());
+    }
+
+    /// Tells controllers whose lanes have come to rest that what they planned is in the kernel. Says whether it told any.
+    fn confirm(&mut self) -> bool {
+        let mut told = false;
+        for running in self.controllers.iter_mut().filter(|running| running.unconfirmed) {
+            if running.needs.lanes.iter().all(|lane| self.reconciler.is_at_rest(*lane)) {
+                running.unconfirmed = false;
+                running.controller.programmed();
+                told = true;
+            }
+        }
+        told
     }
 
     /// Hands every free lane its next job.

@@ -107,6 +107,9 @@ impl Reporter {
 
     pub(super) fn applied(&mut self, lane: LaneName, outcomes: &[(Key, Result<(), Refusal>)]) {
         let took = self.started.remove(&lane).map(|started| started.elapsed().as_secs_f64());
+        if lane == LaneName::Firewall {
+            self.metrics.iptables_sync_time.observe(took.unwrap_or_default());
+        }
         if lane == LaneName::Ipvs {
             self.metrics.ipvs_services_sync_time.observe(took.unwrap_or_default());
             self.programmed();

@@ -8,10 +8,14 @@ use std::sync::Arc;
 
 use linux::row::Name;
 
+use super::model::{Labels, NamedPort};
+
 /// Hands out one shared copy of each name. Owned by whoever converts objects; no lock.
 #[derive(Debug, Default)]
 pub struct Interner {
     names: HashSet<Name>,
+    labels: HashSet<Labels>,
+    ports: HashSet<Arc<[NamedPort]>>,
     /// Size at which names nobody uses are dropped.
     sweep_at: usize,
 }
@@ -25,29 +29,60 @@ impl Interner {
         if let Some(known) = self.names.get(name) {
             return known.clone();
         }
-        if self.names.len() >= self.sweep_at.max(SMALLEST_SWEEP) {
-            self.sweep();
-        }
+        self.sweep_if_grown();
         let new: Name = Arc::from(name);
         self.names.insert(new.clone());
         new
     }
 
-    /// Drops names that nobody else holds. O(names).
+    /// The shared copy of a label set: pods of one template have the same one. Amortised O(labels).
+    pub fn labels(&mut self, pairs: Vec<(Name, Name)>) -> Labels {
+        let new: Labels = pairs.into_iter().collect();
+        if let Some(known) = self.labels.get(&new) {
+            return known.clone();
+        }
+        self.sweep_if_grown();
+        self.labels.insert(new.clone());
+        new
+    }
+
+    /// The shared copy of a pod's named ports. Amortised O(ports).
+    pub fn ports(&mut self, ports: Vec<NamedPort>) -> Arc<[NamedPort]> {
+        if let Some(known) = self.ports.get(ports.as_slice()) {
+            return known.clone();
+        }
+        self.sweep_if_grown();
+        let new: Arc<[NamedPort]> = ports.into();
+        self.ports.insert(new.clone());
+        new
+    }
+
+    fn sweep_if_grown(&mut self) {
+        if self.len() >= self.sweep_at.max(SMALLEST_SWEEP) {
+            self.sweep();
+        }
+    }
+
+    /// Drops what nobody else holds. O(what is held).
     pub fn sweep(&mut self) {
+        // Label sets and ports hold names: they go first.
+        self.labels.retain(Labels::is_shared);
+        self.labels.shrink_to(SMALLEST_SWEEP);
+        self.ports.retain(|ports| Arc::strong_count(ports) > 1);
+        self.ports.shrink_to(SMALLEST_SWEEP);
         self.names.retain(|name| Arc::strong_count(name) > 1);
         self.names.shrink_to(SMALLEST_SWEEP);
-        self.sweep_at = self.names.len() * 2;
+        self.sweep_at = self.len() * 2;
     }
 
-    /// Names in the table, used or not.
+    /// Entries in the table, used or not.
     pub fn len(&self) -> usize {
-        self.names.len()
+        self.names.len() + self.labels.len() + self.ports.len()
     }
 
-    /// No names at all.
+    /// Nothing at all.
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.len() == 0
     }
 }
 

@@ -3,11 +3,17 @@
 //! Nothing here knows the wire format ([`super::convert`] does) and nothing here decides anything. A field that no
 //! plan reads is not kept.
 
+mod labels;
+mod policy;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use linux::row::{Name, Protocol, Scheduler};
+
+pub use labels::{Labels, Operator, Requirement, Selector};
+pub use policy::{NamedPort, Namespace, NetworkPolicy, Peer, PolicyPort, PolicyRule, PortRange};
 
 use crate::objection::{ObjectRef, Objection};
 
@@ -223,7 +229,8 @@ impl Node {
     }
 }
 
-/// A Pod, as far as the service proxy needs it. It watches those of this node, and all where removed endpoints drain.
+/// A Pod. The service proxy watches those of this node, and all where removed endpoints drain; network policy watches
+/// all. Labels and ports are shared by the pods made from one template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
     /// Which.
@@ -238,6 +245,10 @@ pub struct Pod {
     pub finished: bool,
     /// `spec.terminationGracePeriodSeconds`.
     pub grace_seconds: u32,
+    /// `metadata.labels`.
+    pub labels: Labels,
+    /// Named ports of containers and of init containers that run on (`restartPolicy: Always`), by name.
+    pub ports: Arc<[NamedPort]>,
 }
 
 /// Any object of the cluster.
@@ -248,6 +259,8 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     Node(Node),
     Pod(Pod),
+    Namespace(Namespace),
+    NetworkPolicy(NetworkPolicy),
 }
 
 impl Object {
@@ -258,6 +271,8 @@ impl Object {
             Object::EndpointSlice(_) => Kind::EndpointSlice,
             Object::Node(_) => Kind::Node,
             Object::Pod(_) => Kind::Pod,
+            Object::Namespace(_) => Kind::Namespace,
+            Object::NetworkPolicy(_) => Kind::NetworkPolicy,
         }
     }
 
@@ -268,6 +283,8 @@ impl Object {
             Object::EndpointSlice(slice) => slice.id.clone(),
             Object::Node(node) => ObjectName::cluster_wide(node.name.clone()),
             Object::Pod(pod) => pod.id.clone(),
+            Object::Namespace(namespace) => ObjectName::cluster_wide(namespace.name.clone()),
+            Object::NetworkPolicy(policy) => policy.id.clone(),
         }
     }
 }
@@ -280,11 +297,20 @@ pub enum Kind {
     EndpointSlice,
     Node,
     Pod,
+    Namespace,
+    NetworkPolicy,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 4] = [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::Pod];
+    pub const ALL: [Kind; 6] = [
+        Kind::Service,
+        Kind::EndpointSlice,
+        Kind::Node,
+        Kind::Pod,
+        Kind::Namespace,
+        Kind::NetworkPolicy,
+    ];
 
     /// `kind` of such an object.
     pub fn as_str(self) -> &'static str {
@@ -293,6 +319,8 @@ impl Kind {
             Kind::EndpointSlice => "EndpointSlice",
             Kind::Node => "Node",
             Kind::Pod => "Pod",
+            Kind::Namespace => "Namespace",
+            Kind::NetworkPolicy => "NetworkPolicy",
         }
     }
 }

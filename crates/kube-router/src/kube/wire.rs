@@ -166,6 +166,19 @@ wire! {
         node_name: Text,
         host_network: Lenient<bool>,
         termination_grace_period_seconds: Lenient<i64>,
+        containers: List<Container>,
+        init_containers: List<Container>,
+    }
+    /// `spec.containers[]`, `spec.initContainers[]`
+    Container {
+        restart_policy: Text,
+        ports: List<ContainerPort>,
+    }
+    /// `spec.containers[].ports[]`
+    ContainerPort {
+        name: Text,
+        protocol: Text,
+        container_port: Lenient<i64>,
     }
     /// `status` of a Pod.
     PodStatus {
@@ -180,12 +193,78 @@ wire! {
         ip: Text,
     }
 
+    /// Namespace
+    Namespace {
+        metadata: Lenient<Meta>,
+    }
+
+    /// NetworkPolicy
+    NetworkPolicy {
+        metadata: Lenient<Meta>,
+        spec: Lenient<NetworkPolicySpec>,
+    }
+    /// `spec` of a NetworkPolicy.
+    NetworkPolicySpec {
+        pod_selector: Lenient<LabelSelector>,
+        policy_types: List<String>,
+        ingress: List<IngressRule>,
+        egress: List<EgressRule>,
+    }
+    /// `spec.ingress[]`
+    IngressRule {
+        from: List<PolicyPeer>,
+        ports: List<PolicyPort>,
+    }
+    /// `spec.egress[]`
+    EgressRule {
+        to: List<PolicyPeer>,
+        ports: List<PolicyPort>,
+    }
+    /// A NetworkPolicyPeer.
+    PolicyPeer {
+        pod_selector: Lenient<LabelSelector>,
+        namespace_selector: Lenient<LabelSelector>,
+        ip_block: Lenient<IpBlock>,
+    }
+    /// `ipBlock`
+    IpBlock {
+        cidr: Text,
+        except: List<String>,
+    }
+    /// A NetworkPolicyPort.
+    PolicyPort {
+        protocol: Text,
+        port: Lenient<IntOrString>,
+        end_port: Lenient<i64>,
+    }
+    /// `metav1.LabelSelector`
+    LabelSelector {
+        match_labels: Lenient<BTreeMap<String, Text>>,
+        match_expressions: List<LabelExpression>,
+    }
+    /// `matchExpressions[]`
+    LabelExpression {
+        key: Text,
+        operator: Text,
+        values: List<String>,
+    }
+
     /// `metadata` of a list.
     ListMeta {
         resource_version: Text,
         #[serde(rename = "continue")]
         next: Text,
     }
+}
+
+/// A number or a name (`intstr.IntOrString`).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum IntOrString {
+    /// A number.
+    Number(i64),
+    /// A name, or the digits of a number.
+    Text(String),
 }
 
 /// A page of a list. `items` is strict: a list that cannot be read must fail, never look empty.

@@ -37,6 +37,12 @@ pub struct Metrics {
     pub ipvs_services: IntGauge,
     /// Seconds from a change to its last row in the kernel, or of an audit.
     pub ipvs_services_sync_time: Histogram,
+    /// Seconds a change of rules takes, from handing it over to having it in the kernel.
+    pub iptables_sync_time: Histogram,
+    /// Chains of network policies, of both families.
+    pub policy_chains: IntGauge,
+    /// Sets of network policies, of both families.
+    pub policy_ipsets: IntGauge,
     /// Seconds a scrape spends on reading the kernel's counters.
     pub ipvs_metrics_export_time: Histogram,
     /// Seconds from the change of an endpoint, as its slice's trigger annotation says, to its rows in the kernel.
@@ -83,6 +89,12 @@ impl Metrics {
                 "controller_ipvs_services_sync_time",
                 "Seconds from a change to its last row in the kernel, or of an audit",
             )?,
+            iptables_sync_time: make.seconds(
+                "controller_iptables_sync_time",
+                "Seconds a change of rules takes, from handing it over to having it in the kernel",
+            )?,
+            policy_chains: make.gauge("controller_policy_chains", "Chains of network policies")?,
+            policy_ipsets: make.gauge("controller_policy_ipsets", "Sets of network policies")?,
             ipvs_metrics_export_time: make.seconds(
                 "controller_ipvs_metrics_export_time",
                 "Seconds a scrape spends on reading IPVS counters",

@@ -54,6 +54,7 @@ impl Controller for NetworkServices {
                 // A scrape that gave up waiting needs no answer.
                 let _ = answer.send(owners);
             }
+            news @ News::Flows(_) => return Some(news),
         }
         None
     }

@@ -50,6 +50,7 @@ pub(super) fn needs(node: &Name, options: &Options) -> Needs {
             ..FirewallScope::default()
         },
         settings: base::settings().map(Name::from).collect(),
+        flows: false,
         audit: options.service_proxy.sync_period,
     }
 }

@@ -31,10 +31,8 @@ const UNBUILT: &[&str] = &[
     "gobgp-admin-address",
     "gobgp-admin-port",
     "injected-routes-sync-period",
-    "iptables-sync-period",
     "loadbalancer-default-class",
     "loadbalancer-sync-period",
-    "netpol-default-deny",
     "nodes-full-mesh",
     "overlay-encap",
     "overlay-encap-port",
@@ -50,7 +48,6 @@ const UNBUILT: &[&str] = &[
     "peer-router-ports",
     "router-id",
     "routes-sync-period",
-    "run-firewall",
     "run-loadbalancer",
     "run-router",
     "runtime-endpoint",
@@ -61,7 +58,6 @@ const UNBUILT: &[&str] = &[
 /// to a controller is no wish and not listed.
 pub fn unbuilt(options: &Options) -> Vec<&'static str> {
     let switched_off = |flag: &str| match flag {
-        "run-firewall" => !options.controllers.network_policy,
         "run-router" => !options.controllers.routes,
         "run-loadbalancer" => !options.controllers.load_balancer,
         _ => false,
@@ -73,7 +69,6 @@ pub fn unbuilt(options: &Options) -> Vec<&'static str> {
 pub fn unbuilt_controllers(options: &Options) -> Vec<&'static str> {
     let controllers = options.controllers;
     [
-        (controllers.network_policy, "network policy (--run-firewall)"),
         (controllers.routes, "pod routing (--run-router)"),
         (controllers.load_balancer, "load-balancer addresses (--run-loadbalancer)"),
     ]

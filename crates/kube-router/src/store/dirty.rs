@@ -19,6 +19,10 @@ pub struct Dirty {
     pub own_node: bool,
     /// Pods that changed.
     pub pods: BTreeSet<ObjectName>,
+    /// Namespaces that changed.
+    pub namespaces: BTreeSet<Name>,
+    /// Network policies that changed.
+    pub policies: BTreeSet<ObjectName>,
     /// Kinds whose first list is now complete.
     pub synced: BTreeSet<Kind>,
     /// Objections that were not there before, to be logged. All that stand are in [`super::Store::objections`].
@@ -33,11 +37,13 @@ impl Dirty {
 
     /// Adds what another event concerns.
     pub fn merge(&mut self, other: Dirty) {
-        let Dirty { services, nodes, own_node, pods, synced, objections } = other;
+        let Dirty { services, nodes, own_node, pods, namespaces, policies, synced, objections } = other;
         self.services.extend(services);
         self.nodes.extend(nodes);
         self.own_node |= own_node;
         self.pods.extend(pods);
+        self.namespaces.extend(namespaces);
+        self.policies.extend(policies);
         self.synced.extend(synced);
         self.objections.extend(objections);
     }

@@ -17,7 +17,9 @@ use linux::row::Name;
 
 pub use dirty::Dirty;
 
-use crate::kube::model::{Endpoint, EndpointSlice, Kind, Node, Object, ObjectName, Pod, Service, WatchEvent};
+use crate::kube::model::{
+    Endpoint, EndpointSlice, Kind, Namespace, NetworkPolicy, Node, Object, ObjectName, Pod, Service, WatchEvent,
+};
 use crate::objection::{Objection, Objections};
 
 /// State of the cluster. Look-ups are O(log n).
@@ -32,6 +34,8 @@ pub struct Store {
     slice_service: BTreeMap<ObjectName, Name>,
     nodes: BTreeMap<Name, Node>,
     pods: BTreeMap<ObjectName, Pod>,
+    namespaces: BTreeMap<Name, Namespace>,
+    policies: BTreeMap<ObjectName, NetworkPolicy>,
     watches: BTreeMap<Kind, Watch>,
     objections: Objections,
 }
@@ -58,6 +62,8 @@ impl Store {
             slice_service: BTreeMap::new(),
             nodes: BTreeMap::new(),
             pods: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            policies: BTreeMap::new(),
             watches: BTreeMap::new(),
             objections: Objections::default(),
         }
@@ -167,6 +173,26 @@ impl Store {
         self.pods.values()
     }
 
+    /// A Namespace by name.
+    pub fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.get(name)
+    }
+
+    /// Every Namespace, by name.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.namespaces.values()
+    }
+
+    /// A NetworkPolicy by name.
+    pub fn policy(&self, id: &ObjectName) -> Option<&NetworkPolicy> {
+        self.policies.get(id)
+    }
+
+    /// Every NetworkPolicy, by namespace and name.
+    pub fn policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
+        self.policies.values()
+    }
+
     /// What is wrong with objects at present.
     pub fn objections(&self) -> &Objections {
         &self.objections
@@ -191,6 +217,18 @@ impl Store {
                 if self.pods.get(&pod.id) != Some(&pod) {
                     dirty.pods.insert(pod.id.clone());
                     self.pods.insert(pod.id.clone(), pod);
+                }
+            }
+            Object::Namespace(namespace) => {
+                if self.namespaces.get(&namespace.name) != Some(&namespace) {
+                    dirty.namespaces.insert(namespace.name.clone());
+                    self.namespaces.insert(namespace.name.clone(), namespace);
+                }
+            }
+            Object::NetworkPolicy(policy) => {
+                if self.policies.get(&policy.id) != Some(&policy) {
+                    dirty.policies.insert(policy.id.clone());
+                    self.policies.insert(policy.id.clone(), policy);
                 }
             }
         }
@@ -238,6 +276,16 @@ impl Store {
             Kind::Pod => {
                 if self.pods.remove(id).is_some() {
                     dirty.pods.insert(id.clone());
+                }
+            }
+            Kind::Namespace => {
+                if self.namespaces.remove(&id.name).is_some() {
+                    dirty.namespaces.insert(id.name.clone());
+                }
+            }
+            Kind::NetworkPolicy => {
+                if self.policies.remove(id).is_some() {
+                    dirty.policies.insert(id.clone());
                 }
             }
         }
@@ -293,6 +341,8 @@ impl Store {
             Kind::EndpointSlice => known.extend(self.slice_service.keys().cloned()),
             Kind::Node => known.extend(self.nodes.keys().cloned().map(ObjectName::cluster_wide)),
             Kind::Pod => known.extend(self.pods.keys().cloned()),
+            Kind::Namespace => known.extend(self.namespaces.keys().cloned().map(ObjectName::cluster_wide)),
+            Kind::NetworkPolicy => known.extend(self.policies.keys().cloned()),
         }
         known
     }

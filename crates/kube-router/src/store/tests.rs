@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::kube::model::{EndpointPort, ServicePort, ServiceWishes};
+use crate::kube::model::{EndpointPort, Labels, Selector, ServicePort, ServiceWishes};
 use linux::row::Protocol;
 
 fn id(namespace: &str, name: &str) -> ObjectName {
@@ -52,7 +52,16 @@ fn node(name: &str, last: u8) -> Object {
 
 fn pod(id: ObjectName, last: u8) -> Object {
     let ips = vec![[10, 1, 0, last].into()];
-    Object::Pod(Pod { id, ips, node: None, host_network: false, finished: false, grace_seconds: 30 })
+    Object::Pod(Pod {
+        id,
+        ips,
+        node: None,
+        host_network: false,
+        finished: false,
+        grace_seconds: 30,
+        labels: Labels::default(),
+        ports: Arc::from([]),
+    })
 }
 
 fn objection(kind: Kind, id: &ObjectName, value: &str) -> Objection {
@@ -199,13 +208,13 @@ enum Version {
     As(u8),
 }
 
-const OBJECTS: usize = 12;
+const OBJECTS: usize = 18;
 
 /// The object number `number` as it is in a version; three of each kind, slices pointing at changing services.
 fn event(number: usize, version: Version) -> WatchEvent {
     let name = ["a", "b", "c"][number % 3];
     let kind = Kind::ALL[number / 3];
-    let id = if kind == Kind::Node {
+    let id = if matches!(kind, Kind::Node | Kind::Namespace) {
         ObjectName::cluster_wide(format!("node-{}", number % 3).into())
     } else {
         id("n", name)
@@ -226,6 +235,16 @@ fn event(number: usize, version: Version) -> WatchEvent {
         }
         Kind::Node => node(&id.name, value),
         Kind::Pod => pod(id, value),
+        Kind::Namespace => Object::Namespace(Namespace {
+            name: id.name.clone(),
+            labels: [("value".into(), value.to_string().into())].into_iter().collect(),
+        }),
+        Kind::NetworkPolicy => Object::NetworkPolicy(NetworkPolicy {
+            id: id.clone(),
+            target: Selector::default(),
+            ingress: (value % 2 == 0).then(Vec::new),
+            egress: (value > 1).then(Vec::new),
+        }),
     };
     WatchEvent::Applied(object, objections)
 }
@@ -238,8 +257,11 @@ fn view(store: &Store) -> String {
         .collect();
     let nodes: Vec<_> = store.nodes().collect();
     let pods: Vec<_> = store.pods().collect();
+    let policies: Vec<_> = store.policies().collect();
+    let namespaces: Vec<_> = store.namespaces().collect();
     let objections: Vec<_> = store.objections().iter().collect();
-    format!("{:#?}", (store.services().collect::<Vec<_>>(), endpoints, nodes, pods, objections))
+    let services: Vec<_> = store.services().collect();
+    format!("{:#?}", (services, endpoints, nodes, pods, policies, namespaces, objections))
 }
 
 /// What the plan of one service can see.
@@ -293,7 +315,7 @@ fn happens() -> impl Strategy<Value = Happens> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever happened on the way: the same objects make the same store; every service, node and pod that looks
+    /// Whatever happened on the way: the same objects make the same store; every object that looks
     /// different afterwards was named dirty in between; and events that change nothing name nothing.
     #[test]
     fn the_way_does_not_matter(
@@ -306,6 +328,9 @@ proptest! {
             let before: Vec<_> = ["a", "b", "c"].iter().map(|name| view_of(&store, &id("n", name))).collect();
             let nodes: Vec<_> = (0..3).map(|n| store.node(&format!("node-{n}")).cloned()).collect();
             let pods: Vec<_> = ["a", "b", "c"].iter().map(|name| store.pod(&id("n", name)).cloned()).collect();
+            let policies: Vec<_> =
+                ["a", "b", "c"].iter().map(|name| store.policy(&id("n", name)).cloned()).collect();
+            let namespaces: Vec<_> = (0..3).map(|n| store.namespace(&format!("node-{n}")).cloned()).collect();
             let mut dirty = Dirty::default();
             match happens {
                 Happens::Change(number, version) => {
@@ -342,6 +367,11 @@ proptest! {
                 prop_assert_eq!(changed, dirty.services.contains(&id("n", name)), "service {}", name);
                 let changed = store.pod(&id("n", name)) != pods[index].as_ref();
                 prop_assert_eq!(changed, dirty.pods.contains(&id("n", name)), "pod {}", name);
+                let changed = store.policy(&id("n", name)) != policies[index].as_ref();
+                prop_assert_eq!(changed, dirty.policies.contains(&id("n", name)), "policy {}", name);
+                let name = format!("node-{index}");
+                let changed = store.namespace(&name) != namespaces[index].as_ref();
+                prop_assert_eq!(changed, dirty.namespaces.contains(&*name), "namespace {}", name);
                 let changed = store.node(&format!("node-{index}")) != nodes[index].as_ref();
                 prop_assert_eq!(changed, dirty.nodes.contains(&*format!("node-{index}")), "node {}", index);
             }

@@ -28,6 +28,8 @@ use crate::text;
 fn rows_are_as_written() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
     let mut cases: Vec<PathBuf> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // Those of network policy are read by their own test.
+    cases.retain(|case| !case.ends_with("policies"));
     cases.sort();
     assert!(cases.len() > 20, "{} cases in {}", cases.len(), root.display());
     let mut failures = String::new();

@@ -1,8 +1,8 @@
-//! The service proxy's plans from the outside: cluster objects in, rows out.
+//! Plans from the outside: cluster objects in, rows out.
 //!
 //! [`golden`] holds whole rows against files a person can read, [`properties`] any order of events against planning
-//! from scratch, [`orders`] what may be in the kernel without what, [`ownership`] whose a leftover is. The kernel has
-//! no part in any of it.
+//! from scratch, [`orders`] what may be in the kernel without what, [`ownership`] whose a leftover is; [`policies`]
+//! is about network policy. The kernel has no part in any of it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests fail by panic
 
@@ -10,5 +10,6 @@ mod cluster;
 mod golden;
 mod orders;
 mod ownership;
+mod policies;
 mod properties;
 mod text;

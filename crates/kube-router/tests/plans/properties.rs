@@ -95,6 +95,8 @@ fn pod(number: u8, shape: u16) -> Object {
         host_network: shape & 0x30 == 0x30,
         finished: shape & 0xc0 == 0xc0,
         grace_seconds: 7,
+        labels: kube_router::kube::model::Labels::default(),
+        ports: std::sync::Arc::from([]),
     })
 }
 

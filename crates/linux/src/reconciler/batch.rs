@@ -115,8 +115,13 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
 
     fn judge_wanted(&self, key: &Key, entry: &Entry, row: &Row, batch: &HashMap<Key, usize>) -> Verdict {
         let mut needs = row.stands_on(key);
-        let mut missing: Vec<Key> =
-            needs.iter().filter(|need| !self.will_be_there(need, batch)).cloned().collect();
+        let together = row.goes_with(key);
+        let mut missing: Vec<Key> = needs
+            .iter()
+            .chain(&together)
+            .filter(|need| !self.will_be_there(need, batch))
+            .cloned()
+            .collect();
         missing.extend(self.new_sets_filling(key, entry, &needs));
         if missing.is_empty() && entry.actual.is_none() {
             // Of several claims to one row, the first whose prerequisites are met is enough.
@@ -134,7 +139,11 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         if !missing.is_empty() {
             return Verdict::Wait(missing);
         }
-        let stage = needs.iter().filter_map(|need| batch.get(need)).map(|stage| stage + 1).max().unwrap_or(0);
+        let before = needs.iter().filter_map(|need| batch.get(need)).map(|stage| stage + 1);
+        let beside = together.iter().filter_map(|need| batch.get(need)).copied();
+        let stage = before.chain(beside).max().unwrap_or(0);
+        // What is written in the same transaction fails with it; what comes before may fail without it.
+        needs.extend(together.into_iter().filter(|need| batch.get(need).is_some_and(|other| *other < stage)));
         needs.retain(|need| batch.contains_key(need));
         Verdict::Stage(stage, needs)
     }

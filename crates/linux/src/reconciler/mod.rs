@@ -298,6 +298,12 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         self.lanes.values().all(|state| state.adopted && !state.busy && state.pending.is_empty())
     }
 
+    /// True when this lane has nothing in hand and nothing left to do but retries of refused rows and what waits for them.
+    pub fn is_at_rest(&self, lane: LaneName) -> bool {
+        let at_rest = |state: &LaneState| state.adopted && !state.busy && state.pending.is_empty();
+        self.lanes.get(&lane).is_some_and(at_rest)
+    }
+
     /// True when this lane's tables have been read.
     pub fn is_adopted(&self, lane: LaneName) -> bool {
         self.lanes.get(&lane).is_some_and(|state| state.adopted)

@@ -7,7 +7,11 @@
 
 mod node;
 mod pod;
+mod policy;
+#[cfg(test)]
+mod policy_tests;
 mod reading;
+mod selector;
 mod service;
 mod slice;
 #[cfg(test)]
@@ -130,3 +134,5 @@ kind!(Service, "/api/v1/services", service::service);
 kind!(EndpointSlice, "/apis/discovery.k8s.io/v1/endpointslices", slice::slice);
 kind!(Node, "/api/v1/nodes", node::node);
 kind!(Pod, "/api/v1/pods", pod::pod);
+kind!(Namespace, "/api/v1/namespaces", policy::namespace);
+kind!(NetworkPolicy, "/apis/networking.k8s.io/v1/networkpolicies", policy::policy);

@@ -2,13 +2,13 @@
 
 use super::Unused;
 use super::reading::{Reading, dedup};
-use crate::kube::model::Pod;
-use crate::kube::wire::{self, Meta};
+use crate::kube::model::{NamedPort, Pod};
+use crate::kube::wire::{self, List, Meta};
 
 /// `spec.terminationGracePeriodSeconds` if it is not set.
 const GRACE_SECONDS: u32 = 30;
 
-pub(super) fn pod(wire: wire::Pod, _meta: Meta, reading: &mut Reading<'_>) -> Result<Pod, Unused> {
+pub(super) fn pod(wire: wire::Pod, meta: Meta, reading: &mut Reading<'_>) -> Result<Pod, Unused> {
     let spec = reading.take("spec", wire.spec).unwrap_or_default();
     let status = reading.take("status", wire.status).unwrap_or_default();
 
@@ -29,6 +29,15 @@ pub(super) fn pod(wire: wire::Pod, _meta: Meta, reading: &mut Reading<'_>) -> Re
     let phase = reading.text("status.phase", status.phase);
     let field = "spec.terminationGracePeriodSeconds";
     let grace = reading.take(field, spec.termination_grace_period_seconds);
+    let mut ports = named_ports(reading, "spec.containers", spec.containers, |_| true);
+    // Init containers that go on running are as good as containers (sidecars); the others are over when traffic comes.
+    let runs_on = |container: &wire::Container| {
+        container.restart_policy.get().is_some_and(|policy| policy == "Always")
+    };
+    ports.extend(named_ports(reading, "spec.initContainers", spec.init_containers, runs_on));
+    ports.sort_by(|one, other| (&one.name, one.protocol).cmp(&(&other.name, other.protocol)));
+    // Names are unique in a pod; should they not be, the first counts, as it does for the API server.
+    ports.dedup_by(|later, first| (&later.name, later.protocol) == (&first.name, first.protocol));
     Ok(Pod {
         id: reading.id().clone(),
         ips: dedup(ips),
@@ -41,5 +50,36 @@ pub(super) fn pod(wire: wire::Pod, _meta: Meta, reading: &mut Reading<'_>) -> Re
             Some(seconds) if seconds < 0 => 1,
             Some(seconds) => u32::try_from(seconds).unwrap_or(u32::MAX),
         },
+        labels: reading.labels(meta.labels),
+        ports: reading.named_ports(ports),
     })
+}
+
+fn named_ports(
+    reading: &mut Reading<'_>,
+    field: &'static str,
+    containers: List<wire::Container>,
+    counts: impl Fn(&wire::Container) -> bool,
+) -> Vec<NamedPort> {
+    let mut found = Vec::new();
+    for (place, container) in reading.list(field, containers) {
+        if !counts(&container) {
+            continue;
+        }
+        let ports = reading.take(format_args!("{field}[{place}].ports"), container.ports);
+        for (index, port) in ports.unwrap_or_default().into_iter().enumerate() {
+            let field = format_args!("{field}[{place}].ports[{index}]");
+            let Some(wire) = reading.take(field, port) else { continue };
+            let Some(name) = reading.text(format_args!("{field}.name"), wire.name) else { continue };
+            let protocol = reading.protocol(format_args!("{field}.protocol"), wire.protocol);
+            let number = reading.take(format_args!("{field}.containerPort"), wire.container_port);
+            let port = number.and_then(|number| {
+                reading.port(format_args!("{field}.containerPort"), number, "the port is left out")
+            });
+            if let (Some(protocol), Some(port)) = (protocol, port) {
+                found.push(NamedPort { name: reading.shared(&name), protocol, port });
+            }
+        }
+    }
+    found
 }

@@ -1,14 +1,16 @@
 //! Reading one object: fields out of their lenient wrappings, addresses and numbers out of text, objections kept.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use linux::row::{Name, Protocol};
 
 use crate::kube::interner::Interner;
 use crate::kube::lenient::Lenient;
-use crate::kube::model::{Kind, ObjectName};
+use crate::kube::model::{Kind, Labels, NamedPort, ObjectName};
 use crate::kube::wire::{List, Meta, Text};
 use crate::objection::Objection;
 
@@ -110,13 +112,35 @@ impl<'a> Reading<'a> {
 
     /// A prefix, host bits cleared.
     pub(super) fn net(&mut self, field: impl Display, text: &str) -> Option<IpNet> {
+        self.net_or(field, text, "the prefix is left out")
+    }
+
+    /// A prefix, host bits cleared; `remedy` says what its absence means.
+    pub(super) fn net_or(&mut self, field: impl Display, text: &str, remedy: &str) -> Option<IpNet> {
         match text.trim().parse::<IpNet>() {
             Ok(net) => Some(net.trunc()),
             Err(_) => {
-                self.object_to(field, text, "is not a prefix like 10.1.2.0/24", "the prefix is left out");
+                self.object_to(field, text, "is not a prefix like 10.1.2.0/24", remedy);
                 None
             }
         }
+    }
+
+    /// The one copy of a label set that many objects have. What is no text is left out.
+    pub(super) fn labels(&mut self, labels: Lenient<BTreeMap<String, Text>>) -> Labels {
+        let labels = self.take("metadata.labels", labels).unwrap_or_default();
+        let mut pairs = Vec::with_capacity(labels.len());
+        for (key, value) in labels {
+            if let Some(value) = self.take(format_args!("metadata.labels[{key}]"), value) {
+                pairs.push((self.shared(&key), self.shared(&value)));
+            }
+        }
+        self.names.labels(pairs)
+    }
+
+    /// The one copy of a list of named ports that many pods have.
+    pub(super) fn named_ports(&mut self, ports: Vec<NamedPort>) -> Arc<[NamedPort]> {
+        self.names.ports(ports)
     }
 
     /// A port that is not 0.
@@ -132,6 +156,16 @@ impl<'a> Reading<'a> {
 
     /// A protocol; absent means TCP, as for the API server.
     pub(super) fn protocol(&mut self, field: impl Display, protocol: Text) -> Option<Protocol> {
+        self.protocol_or(field, protocol, "the port is left out")
+    }
+
+    /// A protocol; absent means TCP. `remedy` says what an unknown one means.
+    pub(super) fn protocol_or(
+        &mut self,
+        field: impl Display,
+        protocol: Text,
+        remedy: &str,
+    ) -> Option<Protocol> {
         let text = match protocol {
             Lenient::Absent => return Some(Protocol::Tcp),
             Lenient::Found(text) => text,
@@ -142,7 +176,7 @@ impl<'a> Reading<'a> {
             "UDP" => Some(Protocol::Udp),
             "SCTP" => Some(Protocol::Sctp),
             _ => {
-                self.object_to(field, text, "is not TCP, UDP or SCTP", "the port is left out");
+                self.object_to(field, text, "is not TCP, UDP or SCTP", remedy);
                 None
             }
         }

@@ -133,6 +133,8 @@ pub fn start<M: From<WatchEvent> + Send + 'static>(
         Kind::EndpointSlice => tokio::spawn(watch.run::<wire::EndpointSlice>()),
         Kind::Node => tokio::spawn(watch.run::<wire::Node>()),
         Kind::Pod => tokio::spawn(watch.run::<wire::Pod>()),
+        Kind::Namespace => tokio::spawn(watch.run::<wire::Namespace>()),
+        Kind::NetworkPolicy => tokio::spawn(watch.run::<wire::NetworkPolicy>()),
     };
     (status, task)
 }

@@ -1,0 +1,117 @@
+//! Pods come, go and change: which group they are in, and whether they are here.
+
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+
+use super::{GroupKey, Index, KnownPod, PodNumber};
+use crate::kube::model::{ObjectName, Pod};
+use crate::network_policy::touched::Touched;
+
+impl Index {
+    /// Takes in a pod as it is now.
+    pub fn pod_changed(&mut self, id: &ObjectName, pod: Option<&Pod>, touched: &mut Touched) {
+        let pod = pod.filter(|pod| !pod.host_network && !pod.finished && !pod.ips.is_empty());
+        let before = self.numbers.get(id).copied();
+        let Some(pod) = pod else {
+            if let Some(number) = before {
+                self.remove_pod(number, touched);
+                self.numbers.remove(id);
+            }
+            return;
+        };
+        let here = pod.node.as_ref() == Some(&self.here);
+        let key = GroupKey {
+            namespace: pod.id.namespace.clone(),
+            labels: pod.labels.clone(),
+            ports: pod.ports.clone(),
+        };
+        let known = before.and_then(|number| self.pods.get(number as usize));
+        if known.is_some_and(|known| {
+            *known.ips == *pod.ips && known.here == here && self.group_numbers.get(&key) == Some(&known.group)
+        }) {
+            return;
+        }
+        // The new place is taken before the old one is left: what both need is not given up in between.
+        let group = self.group(key, touched);
+        let entry = KnownPod { id: id.clone(), ips: pod.ips.clone().into(), group, here };
+        let number = self.pods.insert(entry) as PodNumber;
+        self.join(number, touched);
+        if let Some(before) = before {
+            let stays = self.pods.get(before as usize).is_some_and(|old| *old.ips == *pod.ips);
+            // Its flows are the same pod's; whether they are permitted may have changed.
+            if stays && (here || self.is_in_a_set(before) || self.is_in_a_set(number)) {
+                touched.flows.extend(pod.ips.iter());
+            }
+            self.remove_pod(before, touched);
+        }
+        self.numbers.insert(id.clone(), number);
+    }
+
+    /// Whether some policy in force here names a pod as a peer.
+    fn is_in_a_set(&self, number: PodNumber) -> bool {
+        let group = self.pods.get(number as usize).and_then(|pod| self.groups.get(pod.group));
+        let mut selections = group.into_iter().flat_map(|group| &group.selections);
+        selections.any(|number| self.selections.get(*number).is_some_and(|selection| !selection.sets.is_empty()))
+    }
+
+    pub(super) fn join(&mut self, number: PodNumber, touched: &mut Touched) {
+        let Some(pod) = self.pods.get(number as usize) else { return };
+        touched.members.insert(pod.id.clone());
+        for ip in &pod.ips {
+            match self.by_ip.entry(*ip) {
+                Entry::Vacant(place) => {
+                    place.insert(number);
+                }
+                Entry::Occupied(_) => self.more_by_ip.entry(*ip).or_default().push(number),
+            }
+        }
+        let here = pod.here;
+        if here {
+            touched.pods.insert(pod.id.clone());
+            touched.pods_here = true;
+        }
+        let group = pod.group;
+        let Some(place) = self.groups.get_mut(group) else { return };
+        place.pods.insert(number);
+        if here && place.pods_here.insert(number) && place.pods_here.len() == 1 {
+            self.group_is_here(group, true, touched);
+        }
+    }
+
+    pub(super) fn remove_pod(&mut self, number: PodNumber, touched: &mut Touched) {
+        let Some(pod) = self.pods.try_remove(number as usize) else { return };
+        for ip in &pod.ips {
+            self.forget_ip(*ip, number);
+        }
+        if pod.here {
+            touched.pods.insert(pod.id.clone());
+            touched.pods_here = true;
+        }
+        touched.members.insert(pod.id);
+        let Some(group) = self.groups.get_mut(pod.group) else { return };
+        group.pods.remove(&number);
+        let was_here = group.pods_here.remove(&number);
+        let (empty, gone_here) = (group.pods.is_empty(), was_here && group.pods_here.is_empty());
+        if gone_here {
+            self.group_is_here(pod.group, false, touched);
+        }
+        if empty {
+            self.drop_group(pod.group, touched);
+        }
+    }
+
+    fn forget_ip(&mut self, ip: IpAddr, number: PodNumber) {
+        if let Some(others) = self.more_by_ip.get_mut(&ip) {
+            if self.by_ip.get(&ip) == Some(&number) {
+                self.by_ip.extend(others.pop().map(|other| (ip, other)));
+            } else {
+                others.retain(|other| *other != number);
+            }
+            if others.is_empty() {
+                self.more_by_ip.remove(&ip);
+            }
+        } else {
+            self.by_ip.remove(&ip);
+        }
+    }
+}

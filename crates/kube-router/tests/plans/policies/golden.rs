@@ -1,0 +1,113 @@
+//! Whole plans against files: `testdata/policies/<case>/objects.yaml` in, `testdata/policies/<case>/rows.txt` out.
+//!
+//! * `flags.txt`, if there is one, holds the command line, one flag on each line.
+//! * `then-*.yaml` are later states of the cluster, in the order of their names. Each is complete.
+//! * Cases named `base_…` show what is there whatever policies there are; the others leave it out.
+//!
+//! `UPDATE_GOLDEN=1` writes `rows.txt` anew; a person reads the difference before it is committed.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kube_router::network_policy::Subject;
+use kube_router::owner::Owner;
+use serde_json::Value;
+
+use super::node::Node;
+use super::world::{Change, World};
+use crate::text;
+
+#[test]
+fn rows_are_as_written() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/policies");
+    let mut cases: Vec<PathBuf> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    assert!(cases.len() >= 10, "{} cases in {}", cases.len(), root.display());
+    let mut failures = String::new();
+    for case in &cases {
+        let rows = run(case);
+        let file = case.join("rows.txt");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&file, rows).unwrap();
+        } else if fs::read_to_string(&file).unwrap_or_default() != rows {
+            let _ = writeln!(failures, "=== {} should hold\n{rows}", file.display());
+        }
+    }
+    assert!(failures.is_empty(), "{failures}\nUPDATE_GOLDEN=1 writes them");
+}
+
+fn run(case: &Path) -> String {
+    let flags = fs::read_to_string(case.join("flags.txt")).unwrap_or_default();
+    let flags: Vec<&str> = flags.lines().map(str::trim).filter(|flag| !flag.is_empty()).collect();
+    let about_the_node = case.file_name().unwrap().to_string_lossy().starts_with("base_");
+    let mut states: Vec<PathBuf> = fs::read_dir(case)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    states.sort(); // objects.yaml, then-…
+    let mut shown = String::new();
+    let mut node: Option<(Node, World)> = None;
+    for state in states {
+        let world = world(&fs::read_to_string(&state).unwrap());
+        let now = match node.take() {
+            None => Node::of(&world, &flags),
+            Some((mut node, before)) => {
+                changes(&before, &world).iter().for_each(|change| node.change(change));
+                let planned = node.plan();
+                let _ = writeln!(shown, "\n# {}", state.file_name().unwrap().to_string_lossy());
+                for owner in planned {
+                    let _ = writeln!(shown, "planned {owner}");
+                }
+                node
+            }
+        };
+        shown.push_str(&show(&now, about_the_node));
+        node = Some((now, world));
+    }
+    shown
+}
+
+fn show(node: &Node, about_the_node: bool) -> String {
+    let frame = Owner::from(Subject::Frame);
+    let mut text = text::rows(&node.rows_of(|owner| about_the_node || *owner != frame));
+    for objection in node.store.objections().iter().chain(node.objections.iter()) {
+        let _ = writeln!(text, "objection {objection}");
+    }
+    text
+}
+
+fn world(yaml: &str) -> World {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).unwrap();
+    let mut world = World::default();
+    for object in documents.into_iter().filter(|document| !document.is_null()) {
+        let name = |field: &str| object["metadata"][field].as_str().unwrap_or("default").to_owned();
+        let (namespace, name) = (name("namespace"), name("name"));
+        match object["kind"].as_str() {
+            Some("Namespace") => drop(world.namespaces.insert(name, object)),
+            Some("Pod") => drop(world.pods.insert((namespace, name), object)),
+            Some("NetworkPolicy") => drop(world.policies.insert((namespace, name), object)),
+            other => panic!("a document of kind {other:?}"),
+        }
+    }
+    world
+}
+
+fn changes(before: &World, after: &World) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let names: BTreeSet<&String> = before.namespaces.keys().chain(after.namespaces.keys()).collect();
+    for name in names {
+        changes.push(Change::Namespace(name.clone(), after.namespaces.get(name).cloned()));
+    }
+    let ids: BTreeSet<&(String, String)> = before.pods.keys().chain(after.pods.keys()).collect();
+    for id in ids {
+        changes.push(Change::Pod(id.0.clone(), id.1.clone(), after.pods.get(id).cloned()));
+    }
+    let ids: BTreeSet<&(String, String)> = before.policies.keys().chain(after.policies.keys()).collect();
+    for id in ids {
+        changes.push(Change::Policy(id.0.clone(), id.1.clone(), after.policies.get(id).cloned()));
+    }
+    changes
+}
