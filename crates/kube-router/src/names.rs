@@ -46,9 +46,13 @@ pub mod set {
     pub const HAIRPIN: &str = "kube-router-hairpin";
     /// Pods of this node, where no pod prefix of it is known (hash:ip). Ours.
     pub const NODE_PODS: &str = "kube-router-node-pods";
-    /// Sources of a network policy; 16 characters of a hash follow.
+    /// Where packets to pods of this node are judged: a verdict map by address, with nftables. Ours.
+    pub const POD_INGRESS: &str = "kube-router-pod-ingress";
+    /// Where packets of pods of this node are judged: a verdict map by address, with nftables. Ours.
+    pub const POD_EGRESS: &str = "kube-router-pod-egress";
+    /// Peers of network policies: pods, or prefixes; 16 characters of a hash follow.
     pub const SOURCE_PREFIX: &str = "KUBE-SRC-";
-    /// Destinations of a network policy; 16 characters of a hash follow.
+    /// Ports of pods by name, for network policies; 16 characters of a hash follow.
     pub const DESTINATION_PREFIX: &str = "KUBE-DST-";
     /// What a Go kube-router fills before it swaps a set; a leftover if it was killed in between.
     pub const TEMPORARY_PREFIX: &str = "TMP-";
@@ -137,6 +141,9 @@ pub mod mark {
     /// The bits a DSR service may use.
     pub const DSR_MASK: u32 = 0x3fff;
 }
+
+/// The socket on which a running agent tells its status.
+pub const SOCKET: &str = "/run/kube-router/kube-router.sock";
 
 /// The NFLOG group that refused packets go to.
 pub const NFLOG_GROUP: u16 = 100;

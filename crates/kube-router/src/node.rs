@@ -21,6 +21,8 @@ pub struct Facts {
     pub rp_filter: BTreeMap<Name, u8>,
     /// Whether `iptables` knows `--random-fully` (1.6.2).
     pub random_fully: bool,
+    /// Whether the packet filter has verdict maps: nftables has, iptables has not.
+    pub verdict_maps: bool,
 }
 
 impl Facts {

@@ -212,6 +212,14 @@ fn an_unusable_kubeconfig_is_a_plain_error() {
 }
 
 #[test]
+fn a_status_nobody_can_give_says_whom_it_asked() {
+    let (code, text) = output(&["status", "--socket=/nonexistent/kube-router.sock"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("Error: no kube-router answers at /nonexistent/kube-router.sock"), "{text}");
+    assert_eq!(output(&["status", "--output=xml"]).0, Some(2));
+}
+
+#[test]
 fn a_running_agent_answers_and_stops_on_either_signal() {
     use nix::sys::signal::Signal::{SIGINT, SIGTERM};
     for (signal, host) in [(SIGTERM, "127.0.0.1"), (SIGINT, "[::1]")] {
@@ -250,12 +258,13 @@ fn the_start_names_older_flags_and_what_is_not_built_once() {
         "--health-addr=127.0.0.1",
         &port,
         "--config-sync-period=1m",
+        "--run-router",
         "--enable-overlay=false",
     ]);
     assert_eq!(get(&format!("127.0.0.1:{health}"), "/healthz").0, 200);
     let (code, log) = agent.end(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(log.matches("--config-sync-period has no effect").count(), 1, "{log}");
-    assert_eq!(log.matches("not built yet: network policy").count(), 1, "{log}");
-    assert_eq!(log.matches("without effect yet: --enable-overlay").count(), 1, "{log}");
+    assert_eq!(log.matches("not built yet: pod routing").count(), 1, "{log}");
+    assert_eq!(log.matches("without effect yet: --enable-overlay --run-router").count(), 1, "{log}");
 }

@@ -117,7 +117,7 @@ fn read_facts(kernel: &mut Rtnetlink) -> Result<Facts, Error> {
         let value = sysctls.read(&format!("net/ipv4/conf/{link}/rp_filter")).ok().flatten();
         rp_filter.extend(value.and_then(|text| text.parse().ok()).map(|value: u8| (Name::from(link), value)));
     }
-    Ok(Facts { addresses, bridge_ports, rp_filter, random_fully: false })
+    Ok(Facts { addresses, bridge_ports, rp_filter, random_fully: false, verdict_maps: false })
 }
 
 fn is_link_local(ip: IpAddr) -> bool {

@@ -178,8 +178,6 @@ pub struct Endpoint {
     pub terminating: bool,
     /// `nodeName`.
     pub node: Option<Name>,
-    /// `targetRef` of kind Pod: name of the pod in the slice's namespace.
-    pub pod: Option<Name>,
 }
 
 /// A Node.
@@ -303,14 +301,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 6] = [
-        Kind::Service,
-        Kind::EndpointSlice,
-        Kind::Node,
-        Kind::Pod,
-        Kind::Namespace,
-        Kind::NetworkPolicy,
-    ];
+    pub const ALL: [Kind; 6] =
+        [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::Pod, Kind::Namespace, Kind::NetworkPolicy];
 
     /// `kind` of such an object.
     pub fn as_str(self) -> &'static str {

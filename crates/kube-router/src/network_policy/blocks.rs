@@ -116,8 +116,10 @@ mod tests {
     }
 
     fn blocks(list: &[(&str, &[&str])]) -> Vec<String> {
-        let nets: Vec<(IpNet, Vec<IpNet>)> =
-            list.iter().map(|(block, excepts)| (net(block), excepts.iter().map(|text| net(text)).collect())).collect();
+        let nets: Vec<(IpNet, Vec<IpNet>)> = list
+            .iter()
+            .map(|(block, excepts)| (net(block), excepts.iter().map(|text| net(text)).collect()))
+            .collect();
         let blocks = Blocks::new(nets.iter().map(|(net, excepts)| (net, excepts.as_slice())));
         blocks.0.iter().map(IpNet::to_string).collect()
     }
@@ -142,12 +144,16 @@ mod tests {
     #[test]
     fn what_touches_is_put_together() {
         assert_eq!(blocks(&[("10.0.0.0/25", &[]), ("10.0.0.128/25", &[])]), ["10.0.0.0/24"]);
-        assert_eq!(blocks(&[("10.0.0.0/8", &[]), ("10.9.0.0/16", &[]), ("10.9.0.0/16", &[])]), ["10.0.0.0/8"]);
+        assert_eq!(
+            blocks(&[("10.0.0.0/8", &[]), ("10.9.0.0/16", &[]), ("10.9.0.0/16", &[])]),
+            ["10.0.0.0/8"]
+        );
     }
 
     fn small_net() -> impl Strategy<Value = IpNet> {
         (any::<bool>(), 0u8..8, 24u8..=32).prop_map(|(v6, last, length)| {
-            let text = if v6 { format!("::{last}/{}", length + 96) } else { format!("0.0.0.{last}/{length}") };
+            let text =
+                if v6 { format!("::{last}/{}", length + 96) } else { format!("0.0.0.{last}/{length}") };
             net(&text).trunc()
         })
     }

@@ -143,7 +143,11 @@ pub(super) fn named(port: &PolicyPort) -> Option<&linux::row::Name> {
 }
 
 /// The set in which the pods of a selection have this named port.
-pub(super) fn ports_set(direction: Direction, selection: SelectionNumber, port: &PolicyPort) -> Option<SetOf> {
+pub(super) fn ports_set(
+    direction: Direction,
+    selection: SelectionNumber,
+    port: &PolicyPort,
+) -> Option<SetOf> {
     let name = named(port)?.clone();
     let kind = SetKind::Ports { name, protocol: port.protocol, here: direction == Direction::Ingress };
     Some(SetOf { selection, kind })
@@ -154,7 +158,10 @@ pub(super) fn asks_everyone(policy: &NetworkPolicy) -> bool {
     let rules = policy.egress.iter().flatten();
     rules.into_iter().any(|rule| {
         let names = rule.ports.iter().flatten().any(|port| named(port).is_some());
-        let open = rule.peers.as_ref().is_none_or(|peers| peers.iter().any(|peer| matches!(peer, Peer::Block { .. })));
+        let open = rule
+            .peers
+            .as_ref()
+            .is_none_or(|peers| peers.iter().any(|peer| matches!(peer, Peer::Block { .. })));
         names && open
     })
 }
@@ -172,7 +179,9 @@ pub(super) fn permits(
             Some(peers) => {
                 let selections = peers.iter().filter_map(&mut *select).collect();
                 let blocks = peers.iter().filter_map(|peer| match peer {
-                    Peer::Block { net, except } if enforced(Family::of_net(net)) => Some((net, except.as_slice())),
+                    Peer::Block { net, except } if enforced(Family::of_net(net)) => {
+                        Some((net, except.as_slice()))
+                    }
                     _ => None,
                 });
                 Peers::These { selections, blocks: Blocks::new(blocks) }
@@ -184,7 +193,10 @@ pub(super) fn permits(
 }
 
 /// Blocks of families that are off, with their field.
-pub(super) fn blocks_off(policy: &NetworkPolicy, enforced: &dyn Fn(Family) -> bool) -> Box<[(Box<str>, IpNet)]> {
+pub(super) fn blocks_off(
+    policy: &NetworkPolicy,
+    enforced: &dyn Fn(Family) -> bool,
+) -> Box<[(Box<str>, IpNet)]> {
     let mut off = Vec::new();
     for (direction, rules) in [("ingress", &policy.ingress), ("egress", &policy.egress)] {
         for (place, rule) in rules.iter().flatten().enumerate() {

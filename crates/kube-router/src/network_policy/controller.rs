@@ -7,7 +7,7 @@ use linux::firewall::FirewallScope;
 use linux::reconciler::{Claim, Gate};
 use linux::row::{Family, Key, LaneName, Name, Row};
 
-use super::rules::{frame, members, pod, policy};
+use super::rules::{frame, members, pod, policy, shared};
 use super::{Index, NetworkPolicies, Subject, found};
 use crate::core::{Controller, Effect, Found, InKernel, Inputs, Needs, News, Planned};
 use crate::kube::model::{Kind, ObjectName};
@@ -18,10 +18,11 @@ use crate::options::Options;
 use crate::store::Dirty;
 
 /// Whether packets between pods on one bridge pass the packet filter at all; in the module br_netfilter.
-const BRIDGE_SETTINGS: [(Family, &str); 2] = [
-    (Family::V4, "net/bridge/bridge-nf-call-iptables"),
-    (Family::V6, "net/bridge/bridge-nf-call-ip6tables"),
-];
+const BRIDGE_SETTINGS: [(Family, &str); 2] =
+    [(Family::V4, "net/bridge/bridge-nf-call-iptables"), (Family::V6, "net/bridge/bridge-nf-call-ip6tables")];
+
+/// Verdict maps, where the packet filter has them.
+const MAPS: [&str; 2] = [set::POD_INGRESS, set::POD_EGRESS];
 
 impl Controller for NetworkPolicies {
     fn name(&self) -> &'static str {
@@ -42,7 +43,7 @@ impl Controller for NetworkPolicies {
             firewall: FirewallScope {
                 chains: names(&[chain::INPUT, chain::FORWARD, chain::OUTPUT]),
                 chain_prefixes: names(&[chain::POLICY_PREFIX, chain::POD_PREFIX]),
-                sets: names(&[set::LOCAL_PODS]),
+                sets: names(&[set::LOCAL_PODS, set::POD_INGRESS, set::POD_EGRESS]),
                 set_prefixes: names(&[set::SOURCE_PREFIX, set::DESTINATION_PREFIX]),
                 foreign: vec![frame::place],
             },
@@ -110,7 +111,7 @@ impl Controller for NetworkPolicies {
             planned.push((Subject::Policy(id).into(), claims));
         }
         for id in touched.pods {
-            let claims = self.plan_pod(&id);
+            let claims = self.plan_pod(&id, inputs);
             planned.push((Subject::Pod(id).into(), claims));
         }
         for id in touched.members {
@@ -179,28 +180,35 @@ impl NetworkPolicies {
     }
 
     /// O(policies that select it).
-    fn plan_pod(&self, id: &ObjectName) -> Vec<Claim> {
+    fn plan_pod(&self, id: &ObjectName, inputs: Inputs<'_>) -> Vec<Claim> {
         let Some((here, group)) = self.index.pod(id).filter(|(pod, _)| pod.here) else { return Vec::new() };
         let policies = self.index.policies_of(group);
         let ips = self.families().filter_map(|family| here.ip(family));
-        ips.map(|ip| pod::claim(id, ip, &policies)).collect()
+        if inputs.node.facts.verdict_maps {
+            ips.flat_map(|ip| shared::claims(ip, &policies)).collect()
+        } else {
+            ips.map(|ip| pod::claim(id, ip, &policies)).collect()
+        }
     }
 }
 
 /// The rows that are network policy's, whoever wrote them.
 fn covers(key: &Key, _row: &Row) -> bool {
-    let named = |name: &str, whole: &[&str], prefixes: &[&str]| {
-        whole.contains(&name) || prefixes.iter().any(|prefix| name.starts_with(prefix))
-    };
     match key {
         Key::Sysctl(path) => BRIDGE_SETTINGS.iter().any(|(_, ours)| **ours == **path),
-        Key::Set(set) | Key::Member(set, _) => {
-            named(&set.name, &[set::LOCAL_PODS], &[set::SOURCE_PREFIX, set::DESTINATION_PREFIX])
-        }
+        Key::Set(set) => is_set(&set.name),
+        Key::Member(set, _) => is_set(&set.name),
+        Key::VerdictMap(map) | Key::Verdict(map, _) => MAPS.contains(&&*map.name),
         Key::Chain(chain) => is_chain(&chain.name),
         Key::ForeignRule(_, rule) => rule.jump_target().is_some_and(|target| is_chain(target)),
         _ => false,
     }
+}
+
+fn is_set(name: &str) -> bool {
+    name == set::LOCAL_PODS
+        || name.starts_with(set::SOURCE_PREFIX)
+        || name.starts_with(set::DESTINATION_PREFIX)
 }
 
 fn is_chain(name: &str) -> bool {

@@ -96,9 +96,8 @@ impl Index {
         if policies.is_empty() {
             return Judgement::NotIsolated;
         }
-        let permits = |permits: &[Permit]| {
-            permits.iter().any(|permit| self.permits(permit, direction, peer, packet))
-        };
+        let permits =
+            |permits: &[Permit]| permits.iter().any(|permit| self.permits(permit, direction, peer, packet));
         let names = |policies: &mut dyn Iterator<Item = &(&Compiled, &[Permit])>| {
             policies.map(|(policy, _)| policy.id.clone()).collect::<Vec<_>>()
         };

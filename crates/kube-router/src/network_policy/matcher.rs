@@ -162,9 +162,8 @@ impl Matcher {
             let sides = pair.into_iter().chain(self.by_key.get(key));
             matching.extend(sides.flat_map(|sides| &sides.selectors));
         }
-        matching.retain(|number| {
-            self.selectors.get(*number).is_some_and(|entry| entry.selector.matches(labels))
-        });
+        matching
+            .retain(|number| self.selectors.get(*number).is_some_and(|entry| entry.selector.matches(labels)));
         let entry = Labelled { labels: labels.clone(), uses: 1, matching: matching.clone() };
         let number = self.label_sets.insert(entry);
         for selector in matching {
@@ -265,21 +264,23 @@ mod tests {
     use crate::kube::model::Requirement;
 
     fn labels() -> impl Strategy<Value = Labels> {
-        let pair = (0..3u8, 0..2u8).prop_map(|(key, value)| (Name::from(format!("k{key}")), Name::from(format!("v{value}"))));
+        let pair = (0..3u8, 0..2u8)
+            .prop_map(|(key, value)| (Name::from(format!("k{key}")), Name::from(format!("v{value}"))));
         prop::collection::vec(pair, 0..3).prop_map(|pairs| pairs.into_iter().collect())
     }
 
     fn selector() -> impl Strategy<Value = Selector> {
-        let requirement = (0..3u8, 0..4u8, prop::collection::vec(0..3u8, 1..3)).prop_map(|(key, kind, values)| {
-            let values = values.into_iter().map(|value| Name::from(format!("v{value}")));
-            let operator = match kind {
-                0 => Operator::of_values(true, values),
-                1 => Operator::of_values(false, values),
-                2 => Operator::Exists,
-                _ => Operator::DoesNotExist,
-            };
-            Requirement { key: format!("k{key}").into(), operator }
-        });
+        let requirement =
+            (0..3u8, 0..4u8, prop::collection::vec(0..3u8, 1..3)).prop_map(|(key, kind, values)| {
+                let values = values.into_iter().map(|value| Name::from(format!("v{value}")));
+                let operator = match kind {
+                    0 => Operator::of_values(true, values),
+                    1 => Operator::of_values(false, values),
+                    2 => Operator::Exists,
+                    _ => Operator::DoesNotExist,
+                };
+                Requirement { key: format!("k{key}").into(), operator }
+            });
         prop::collection::vec(requirement, 0..3).prop_map(|requirements| requirements.into_iter().collect())
     }
 

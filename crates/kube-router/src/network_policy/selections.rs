@@ -5,8 +5,9 @@
 //! node decides which kernel sets there are.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use linux::row::{Name, Protocol};
+use linux::row::{Family, Name, Protocol, SetKey};
 use slab::Slab;
 
 use super::hash::Hash;
@@ -70,8 +71,32 @@ pub(super) struct Selection {
     pub(super) target_of: BTreeSet<PolicyNumber>,
     /// Policies in force here that ask for ports of its pods by name.
     pub(super) names_asked_by: BTreeSet<PolicyNumber>,
-    /// Kernel sets that policies in force here need, with how often, and their names.
-    pub(super) sets: BTreeMap<SetKind, (u32, Name)>,
+    /// Kernel sets that policies in force here need.
+    pub(super) sets: BTreeMap<SetKind, Needed>,
+}
+
+/// A kernel set that somebody needs, in both families.
+#[derive(Debug)]
+pub(super) struct Needed {
+    /// By how many.
+    needs: u32,
+    v4: Arc<SetKey>,
+    v6: Arc<SetKey>,
+}
+
+impl Needed {
+    fn new(name: Name) -> Needed {
+        let key = |family| Arc::new(SetKey { family, name: name.clone() });
+        Needed { needs: 1, v4: key(Family::V4), v6: key(Family::V6) }
+    }
+
+    /// Its key in a family, one copy for all members.
+    pub(super) fn key(&self, family: Family) -> &Arc<SetKey> {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
 }
 
 /// All selections that are named by some policy.
@@ -146,20 +171,20 @@ impl Selections {
 impl Selection {
     /// Counts one more need of a set; says whether it was the first.
     pub(super) fn need(&mut self, kind: &SetKind) -> bool {
-        if let Some((needs, _)) = self.sets.get_mut(kind) {
-            *needs += 1;
+        if let Some(needed) = self.sets.get_mut(kind) {
+            needed.needs += 1;
             return false;
         }
         let name = self.set_name(kind);
-        self.sets.insert(kind.clone(), (1, name));
+        self.sets.insert(kind.clone(), Needed::new(name));
         true
     }
 
     /// Takes back one need of a set; says whether it was the last.
     pub(super) fn need_no_more(&mut self, kind: &SetKind) -> bool {
-        let Some((needs, _)) = self.sets.get_mut(kind) else { return false };
-        *needs -= 1;
-        let last = *needs == 0;
+        let Some(needed) = self.sets.get_mut(kind) else { return false };
+        needed.needs -= 1;
+        let last = needed.needs == 0;
         if last {
             self.sets.remove(kind);
         }

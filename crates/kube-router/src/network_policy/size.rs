@@ -31,7 +31,8 @@ impl Size {
             *self.needs.entry(set.clone()).or_default() += 1;
         }
         self.chains += chains;
-        let before = if claims.is_empty() { self.of.remove(id) } else { self.of.insert(id.clone(), (chains, sets)) };
+        let before =
+            if claims.is_empty() { self.of.remove(id) } else { self.of.insert(id.clone(), (chains, sets)) };
         let Some((chains, sets)) = before else { return };
         self.chains -= chains;
         for set in sets {

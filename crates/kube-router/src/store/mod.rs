@@ -18,7 +18,8 @@ use linux::row::Name;
 pub use dirty::Dirty;
 
 use crate::kube::model::{
-    Endpoint, EndpointSlice, Kind, Namespace, NetworkPolicy, Node, Object, ObjectName, Pod, Service, WatchEvent,
+    Endpoint, EndpointSlice, Kind, Namespace, NetworkPolicy, Node, Object, ObjectName, Pod, Service,
+    WatchEvent,
 };
 use crate::objection::{Objection, Objections};
 

@@ -145,6 +145,10 @@ fn route(destination: &str, route: &Route) -> String {
 
 /// As `iptables-save` would print it, which it must read back as the same rule.
 fn rule(chain: &ChainKey, rule: &Rule) -> String {
+    if let Some(map) = rule.verdict_map() {
+        // iptables has none.
+        return format!("-A {} by its address in @{map}", chain.name);
+    }
     iptables::check(rule, chain.family).unwrap();
     format!("-A {} {}", chain.name, iptables::render(rule, chain.family))
 }

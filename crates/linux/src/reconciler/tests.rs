@@ -130,7 +130,7 @@ fn vip() -> IpAddr {
 
 fn virtual_server(port: u16, scheduler: Scheduler) -> Claim {
     let row = VirtualServer { scheduler, scheduler_flags: 0, persistence: None };
-    Claim::new(Key::VirtualServer(server(port)), Row::VirtualServer(row))
+    Claim::new(Key::VirtualServer(server(port)), Row::VirtualServer(row.into()))
 }
 
 fn real_server(port: u16, last: u8) -> Claim {
@@ -155,7 +155,7 @@ fn set(name: &str) -> Claim {
 
 fn member(name: &str, last: u8) -> Claim {
     let key = SetKey { family: Family::V4, name: name.into() };
-    Claim::new(Key::Member(key, Member::Ip(IpAddr::from([10, 0, 0, last]))), Row::Member)
+    Claim::new(Key::Member(key.into(), Member::Ip(IpAddr::from([10, 0, 0, last]))), Row::Member)
 }
 
 fn chain(name: &str, sets: &[&str]) -> Claim {
@@ -401,6 +401,39 @@ fn a_chain_waits_until_its_new_set_is_filled() {
     reconciler.set(&2, vec![set("b")]);
     run_until_settled(&mut reconciler, &mut kernel, &mut now);
     assert!(kernel.rows.contains_key(&key));
+}
+
+fn jumping(name: &str, target: &str) -> Claim {
+    let key = ChainKey { family: Family::V4, table: FilterTable::Filter, name: name.into() };
+    let rule = Rule::new([], Action::Jump(target.into()));
+    Claim::new(Key::Chain(key), Row::Chain(Arc::from([rule])))
+}
+
+#[test]
+fn a_chain_goes_with_the_chain_it_jumps_to_and_not_before_it() {
+    let mut kernel = PickyKernel::default();
+    let (mut reconciler, mut now) = (Reconciler::<u8>::new(), Instant::now());
+    reconciler.allow_removals([Gate::all()]);
+    reconciler.set(&1, vec![jumping("KUBE-A", "OTHER"), jumping("KUBE-B", "KUBE-A")]);
+    run_until_settled(&mut reconciler, &mut kernel, &mut now);
+    assert_eq!(kernel.rows.len(), 2, "a target that is nobody's here is not waited for");
+
+    // A chain that is there comes to jump to a new one, which waits for its set.
+    reconciler.set(&2, vec![set("a"), member("a", 1), chain("KUBE-X", &["a"])]);
+    reconciler.set(&1, vec![jumping("KUBE-A", "KUBE-X"), jumping("KUBE-B", "KUBE-A")]);
+    assert!(reconciler.next_job(LaneName::Firewall, now).is_none(), "neither may go yet");
+    let Some(Job::Apply(stages)) = reconciler.next_job(LaneName::Sets, now) else { panic!("no job") };
+    let outcomes = run_batch(&mut LaneOf(LaneName::Sets, &mut kernel), stages);
+    reconciler.applied(LaneName::Sets, outcomes, now);
+    run_until_settled(&mut reconciler, &mut kernel, &mut now);
+    assert!(kernel.order_violations.is_empty(), "{:?}", kernel.order_violations);
+    let now_there = jumping("KUBE-A", "KUBE-X");
+    assert_eq!(kernel.rows.get(&now_there.key), Some(&now_there.row));
+
+    // What may go at once goes together: one stage is one transaction.
+    reconciler.set(&3, vec![jumping("KUBE-D", "KUBE-E"), jumping("KUBE-E", "OTHER")]);
+    let Some(Job::Apply(stages)) = reconciler.next_job(LaneName::Firewall, now) else { panic!("no job") };
+    assert_eq!(stages.iter().map(Vec::len).collect::<Vec<_>>(), [2]);
 }
 
 #[test]

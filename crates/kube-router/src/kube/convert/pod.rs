@@ -31,9 +31,8 @@ pub(super) fn pod(wire: wire::Pod, meta: Meta, reading: &mut Reading<'_>) -> Res
     let grace = reading.take(field, spec.termination_grace_period_seconds);
     let mut ports = named_ports(reading, "spec.containers", spec.containers, |_| true);
     // Init containers that go on running are as good as containers (sidecars); the others are over when traffic comes.
-    let runs_on = |container: &wire::Container| {
-        container.restart_policy.get().is_some_and(|policy| policy == "Always")
-    };
+    let runs_on =
+        |container: &wire::Container| container.restart_policy.get().is_some_and(|policy| policy == "Always");
     ports.extend(named_ports(reading, "spec.initContainers", spec.init_containers, runs_on));
     ports.sort_by(|one, other| (&one.name, one.protocol).cmp(&(&other.name, other.protocol)));
     // Names are unique in a pod; should they not be, the first counts, as it does for the API server.

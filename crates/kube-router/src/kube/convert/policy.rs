@@ -110,11 +110,7 @@ fn restriction<T>(
     Some(elements)
 }
 
-fn peers(
-    reading: &mut Reading<'_>,
-    field: impl Display,
-    list: List<wire::PolicyPeer>,
-) -> Option<Vec<Peer>> {
+fn peers(reading: &mut Reading<'_>, field: impl Display, list: List<wire::PolicyPeer>) -> Option<Vec<Peer>> {
     let list = restriction(reading, &field, list, LEFT_OUT)?;
     let mut peers = Vec::with_capacity(list.len());
     for (place, wire) in list {
@@ -203,8 +199,7 @@ fn ports(
 }
 
 fn port(reading: &mut Reading<'_>, field: impl Display, wire: wire::PolicyPort) -> Option<PolicyPort> {
-    let protocol =
-        reading.protocol_or(format_args!("{field}.protocol"), wire.protocol, PORT_LEFT_OUT)?;
+    let protocol = reading.protocol_or(format_args!("{field}.protocol"), wire.protocol, PORT_LEFT_OUT)?;
     let end = match wire.end_port {
         Lenient::Absent => None,
         Lenient::Found(end) => Some(end),

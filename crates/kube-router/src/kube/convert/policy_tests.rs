@@ -38,7 +38,8 @@ fn types_default_as_the_api_server_fills_them_in() {
 
 #[test]
 fn absent_and_empty_mean_what_the_api_says() {
-    let (all, _) = policy(json!({"podSelector": {}, "ingress": [{}, {"from": [], "ports": []}, {"from": null}]}));
+    let (all, _) =
+        policy(json!({"podSelector": {}, "ingress": [{}, {"from": [], "ports": []}, {"from": null}]}));
     for rule in all.ingress.expect("ingress") {
         assert_eq!((rule.peers, rule.ports), (None, None));
     }
@@ -126,7 +127,8 @@ fn what_cannot_be_read_permits_nothing() {
 
 #[test]
 fn the_rest_of_a_broken_policy_is_used() {
-    let (policy, fields) = policy(json!({"podSelector": {}, "policyTypes": ["Ingress", "Sideways"], "ingress": [
+    let (policy, fields) =
+        policy(json!({"podSelector": {}, "policyTypes": ["Ingress", "Sideways"], "ingress": [
         {"from": [{"ipBlock": {"cidr": "nonsense"}}, {"podSelector": {}}]}]}));
     assert_eq!(fields, ["spec.policyTypes[1]", "spec.ingress[0].from[0].ipBlock.cidr"]);
     assert_eq!(policy.ingress.expect("ingress").remove(0).peers.expect("peers").len(), 1);
@@ -135,7 +137,8 @@ fn the_rest_of_a_broken_policy_is_used() {
 /// Whom it isolates is not known, so it isolates all that it may mean, and permits them nothing.
 #[test]
 fn a_policy_with_a_broken_target_isolates_and_permits_nothing() {
-    let broken = json!({"matchLabels": {"app": "web"}, "matchExpressions": [{"key": "tier", "operator": "Near"}]});
+    let broken =
+        json!({"matchLabels": {"app": "web"}, "matchExpressions": [{"key": "tier", "operator": "Near"}]});
     let (policy, fields) = policy(json!({"podSelector": broken, "egress": [{}], "ingress": [{}]}));
     assert_eq!(fields, ["spec.podSelector.matchExpressions[0].operator"]);
     assert!(policy.target.matches(&labels(&[("app", "web"), ("tier", "x")])));
@@ -145,7 +148,8 @@ fn a_policy_with_a_broken_target_isolates_and_permits_nothing() {
 
 #[test]
 fn excepts_outside_of_their_block_are_said_and_change_nothing() {
-    let block = json!({"cidr": "10.0.0.0/8", "except": ["11.0.0.0/8", "10.1.0.0/16", "10.1.0.0/16", "0.0.0.0/0"]});
+    let block =
+        json!({"cidr": "10.0.0.0/8", "except": ["11.0.0.0/8", "10.1.0.0/16", "10.1.0.0/16", "0.0.0.0/0"]});
     let (policy, fields) = policy(json!({"podSelector": {}, "ingress": [{"from": [{"ipBlock": block}]}]}));
     let place = |number| format!("spec.ingress[0].from[0].ipBlock.except[{number}]");
     assert_eq!(fields, [place(0), place(3)]);
@@ -179,5 +183,8 @@ fn ports_of_containers_and_of_sidecars_have_names() {
     let ports: Vec<(&str, u16)> = one.ports.iter().map(|port| (&*port.name, port.port)).collect();
     assert_eq!(ports, [("dns", 53), ("mesh", 15001), ("web", 8080)], "the first of two of one name counts");
     assert_eq!(one.labels, labels(&[("app", "web")]));
-    assert!(std::sync::Arc::ptr_eq(&one.ports, &other.ports), "pods of one template share what they have alike");
+    assert!(
+        std::sync::Arc::ptr_eq(&one.ports, &other.ports),
+        "pods of one template share what they have alike"
+    );
 }

@@ -165,7 +165,10 @@ mod tests {
             assert_eq!(selector.matches(&with), holds_with, "{selector}");
             assert_eq!(selector.matches(&without), holds_without, "{selector}");
         }
-        assert!(one("tier", Operator::of_values(true, ["".into()])).matches(&with), "an empty value is a value");
+        assert!(
+            one("tier", Operator::of_values(true, ["".into()])).matches(&with),
+            "an empty value is a value"
+        );
         assert!(Selector::default().matches(&Labels::default()), "an empty selector selects everything");
     }
 

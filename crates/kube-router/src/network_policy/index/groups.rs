@@ -79,8 +79,15 @@ impl Index {
     }
 
     /// A group enters or leaves a selection.
-    pub(super) fn group_moves(&mut self, number: GroupNumber, into: SelectionNumber, enters: bool, touched: &mut Touched) {
-        let (Some(group), Some(selection)) = (self.groups.get_mut(number), self.selections.get_mut(into)) else {
+    pub(super) fn group_moves(
+        &mut self,
+        number: GroupNumber,
+        into: SelectionNumber,
+        enters: bool,
+        touched: &mut Touched,
+    ) {
+        let (Some(group), Some(selection)) = (self.groups.get_mut(number), self.selections.get_mut(into))
+        else {
             return;
         };
         if enters {

@@ -144,7 +144,10 @@ impl Index {
     }
 
     /// Pods of this node in a selection. O(groups of it).
-    pub(in crate::network_policy) fn pods_here_in(&self, selection: SelectionNumber) -> impl Iterator<Item = &KnownPod> {
+    pub(in crate::network_policy) fn pods_here_in(
+        &self,
+        selection: SelectionNumber,
+    ) -> impl Iterator<Item = &KnownPod> {
         let groups = self.selections.get(selection).into_iter().flat_map(|selection| &selection.groups);
         let groups = groups.filter_map(|number| self.groups.get(*number));
         groups.flat_map(|group| &group.pods_here).filter_map(|number| self.pods.get(*number as usize))
@@ -152,8 +155,7 @@ impl Index {
 
     /// Pods of this node, by name.
     pub(in crate::network_policy) fn pods_here(&self) -> Vec<&KnownPod> {
-        let mut pods: Vec<&KnownPod> =
-            self.pods.iter().map(|(_, pod)| pod).filter(|pod| pod.here).collect();
+        let mut pods: Vec<&KnownPod> = self.pods.iter().map(|(_, pod)| pod).filter(|pod| pod.here).collect();
         pods.sort_by(|one, other| one.id.cmp(&other.id));
         pods
     }
@@ -175,7 +177,12 @@ impl Index {
     }
 
     /// Whether some pod of a selection has such a port. O(groups of it).
-    pub(in crate::network_policy) fn has_port(&self, selection: SelectionNumber, name: &str, protocol: linux::row::Protocol) -> bool {
+    pub(in crate::network_policy) fn has_port(
+        &self,
+        selection: SelectionNumber,
+        name: &str,
+        protocol: linux::row::Protocol,
+    ) -> bool {
         let groups = self.selections.get(selection).into_iter().flat_map(|selection| &selection.groups);
         groups.filter_map(|number| self.groups.get(*number)).any(|group| group.port(name, protocol).is_some())
     }

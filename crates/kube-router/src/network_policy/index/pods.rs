@@ -51,7 +51,8 @@ impl Index {
     fn is_in_a_set(&self, number: PodNumber) -> bool {
         let group = self.pods.get(number as usize).and_then(|pod| self.groups.get(pod.group));
         let mut selections = group.into_iter().flat_map(|group| &group.selections);
-        selections.any(|number| self.selections.get(*number).is_some_and(|selection| !selection.sets.is_empty()))
+        selections
+            .any(|number| self.selections.get(*number).is_some_and(|selection| !selection.sets.is_empty()))
     }
 
     pub(super) fn join(&mut self, number: PodNumber, touched: &mut Touched) {

@@ -159,11 +159,16 @@ impl Index {
 
     fn groups_in(&self, scope: &Scope, pods: SelectorNumber) -> Vec<GroupNumber> {
         let of_namespace = |namespace: &KnownNamespace| -> Vec<GroupNumber> {
-            let groups = namespace.groups.iter().filter_map(|number| Some((*number, self.groups.get(*number)?)));
-            groups.filter(|(_, group)| self.pod_labels.matches(pods, group.labels)).map(|(number, _)| number).collect()
+            let groups =
+                namespace.groups.iter().filter_map(|number| Some((*number, self.groups.get(*number)?)));
+            groups
+                .filter(|(_, group)| self.pod_labels.matches(pods, group.labels))
+                .map(|(number, _)| number)
+                .collect()
         };
         let with_labels = || {
-            let groups = self.pod_labels.matched(pods).filter_map(|labels| self.groups_by_labels.get(&labels));
+            let groups =
+                self.pod_labels.matched(pods).filter_map(|labels| self.groups_by_labels.get(&labels));
             groups.flatten()
         };
         match scope {

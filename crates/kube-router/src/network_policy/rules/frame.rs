@@ -5,16 +5,20 @@
 //! match them as well.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use linux::reconciler::Claim;
 use linux::row::{ChainKey, Family, Key, Member, Name, Position, Protocol, Row, SetKey, SetKind};
 use linux::rule::{Action, ConntrackState, Direction, Match, Rule};
 
-use super::{chain_claim, chain_key, comment, from, in_set, jump, passed_its_pod, permit, pod_chain, set_claim, to};
+use super::{
+    chain_claim, chain_key, comment, from, in_set, jump, passed_its_pod, permit, pod_chain, set_claim,
+    shared, to,
+};
 use crate::kube::model::ObjectName;
 use crate::names::{self, chain, mark};
-use crate::network_policy::hash;
+use crate::network_policy::{compile as policy, hash};
 use crate::node::ThisNode;
 use crate::options::Options;
 
@@ -44,11 +48,21 @@ pub(in crate::network_policy) fn claims(
         chain_claim(family, chain::POLICY_COMMON, common(family)),
         chain_claim(family, chain::POLICY_DEFAULT, default()),
         chain_claim(family, chain::POLICY_TAIL, tail(family, deny, node)),
-        chain_claim(family, chain::INPUT, with_pods(exempt(family, options), pods, &[Direction::Source])),
     ];
-    for name in [chain::FORWARD, chain::OUTPUT] {
-        let both = [Direction::Destination, Direction::Source];
-        claims.push(chain_claim(family, name, with_pods(Vec::new(), pods, &both)));
+    let (both, out) = (policy::Direction::ALL, [policy::Direction::Egress]);
+    let ways = [(chain::INPUT, out.as_slice()), (chain::FORWARD, &both), (chain::OUTPUT, &both)];
+    for (name, directions) in ways {
+        let mut rules = if name == chain::INPUT { exempt(family, options) } else { Vec::new() };
+        if node.facts.verdict_maps {
+            rules.extend(directions.iter().map(|direction| shared::dispatch(*direction)));
+        } else {
+            rules.extend(jumps(pods, directions));
+        }
+        rules.extend(verdict());
+        claims.push(chain_claim(family, name, rules));
+    }
+    if node.facts.verdict_maps {
+        claims.extend(shared::maps(family));
     }
     for (built_in, target) in WAYS {
         let arguments = ["-m", "comment", "--comment", names::comment::POLICY_JUMP, "-j", target];
@@ -59,11 +73,15 @@ pub(in crate::network_policy) fn claims(
     }
     if deny {
         claims.push(set_claim(family, names::set::LOCAL_PODS.into(), SetKind::HashIp));
-        let set = SetKey { family, name: names::set::LOCAL_PODS.into() };
+        let set = Arc::new(SetKey { family, name: names::set::LOCAL_PODS.into() });
         for (id, ip) in pods {
             // In once its chain is there; out before that goes.
-            let chain = Key::Chain(chain_key(family, pod_chain(id)));
-            claims.push(Claim::new(Key::Member(set.clone(), Member::Ip(*ip)), Row::Member).after([chain]));
+            let programmed = if node.facts.verdict_maps {
+                policy::Direction::ALL.map(|direction| shared::verdict_key(*ip, direction)).to_vec()
+            } else {
+                vec![Key::Chain(chain_key(family, pod_chain(id)))]
+            };
+            claims.push(Claim::new(Key::Member(set.clone(), Member::Ip(*ip)), Row::Member).after(programmed));
         }
     }
     claims
@@ -85,7 +103,9 @@ fn common(family: Family) -> Vec<Rule> {
         Family::V4 => &names::icmp::ALLOWED_V4,
         Family::V6 => &names::icmp::ALLOWED_V6,
     };
-    rules.extend(types.iter().map(|(kind, text)| Rule::new([Match::IcmpType(*kind)], Action::Accept).comment(text)));
+    rules.extend(
+        types.iter().map(|(kind, text)| Rule::new([Match::IcmpType(*kind)], Action::Accept).comment(text)),
+    );
     rules
 }
 
@@ -113,10 +133,12 @@ fn tail(family: Family, deny: bool, node: &ThisNode) -> Vec<Rule> {
     };
     let unprogrammed = ends.iter().map(|(end, direction)| {
         let missing = in_set(names::set::LOCAL_PODS.into(), &[*direction], true);
-        Rule::new([end.clone(), missing], Action::Reject).comment("reject unprogrammed local pod (default-deny)")
+        Rule::new([end.clone(), missing], Action::Reject)
+            .comment("reject unprogrammed local pod (default-deny)")
     });
-    let unmarked =
-        ends.iter().map(|(end, _)| Rule::new([end.clone()], Action::Reject).comment("reject pre-netpol (default-deny)"));
+    let unmarked = ends
+        .iter()
+        .map(|(end, _)| Rule::new([end.clone()], Action::Reject).comment("reject pre-netpol (default-deny)"));
     unprogrammed.chain([accept]).chain(unmarked).collect()
 }
 
@@ -125,25 +147,20 @@ fn tail(family: Family, deny: bool, node: &ThisNode) -> Vec<Rule> {
 fn exempt(family: Family, options: &Options) -> Vec<Rule> {
     let ips = &options.service_ips;
     let mut rules = Vec::new();
-    let of_family = |nets: &[IpNet]| -> Vec<(usize, IpNet)> {
-        nets.iter().copied().enumerate().filter(|(_, net)| Family::of_net(net) == family).collect()
+    let of_family = |nets: &[IpNet]| -> Vec<IpNet> {
+        nets.iter().copied().filter(|net| Family::of_net(net) == family).collect()
     };
-    let ranges = of_family(&ips.cluster)
-        .into_iter()
-        .map(|(place, net)| {
-            let which = if place == 0 { "primary" } else { "secondary" };
-            (net, format!("allow traffic to {which} cluster IP range"))
-        })
-        .collect::<Vec<_>>();
-    rules.extend(ranges.into_iter().map(|(net, text)| range(net, &text)));
+    for net in of_family(&ips.cluster) {
+        rules.push(range(net, "allow traffic to primary/secondary cluster IP range"));
+    }
     let (first, last) = (*ips.node_ports.start(), *ips.node_ports.end());
     for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
         rules.push(node_ports(protocol, first, last));
     }
-    for (_, net) in of_family(&ips.external) {
+    for net in of_family(&ips.external) {
         rules.push(range(net, &format!("allow traffic to external IP range: {net}")));
     }
-    for (_, net) in of_family(&ips.load_balancer) {
+    for net in of_family(&ips.load_balancer) {
         rules.push(range(net, &format!("allow traffic to load balancer IP range: {net}")));
     }
     rules
@@ -159,8 +176,22 @@ fn node_ports(protocol: Protocol, first: u16, last: u16) -> Rule {
     let (name, ports) = (protocol.as_str(), format!("{first}:{last}"));
     let text = format!("allow LOCAL {} traffic to node ports", name.to_uppercase());
     let arguments = [
-        "-p", name, "-m", "comment", "--comment", &text, "-m", "addrtype", "--dst-type", "LOCAL", "-m",
-        "multiport", "--dports", &ports, "-j", "RETURN",
+        "-p",
+        name,
+        "-m",
+        "comment",
+        "--comment",
+        &text,
+        "-m",
+        "addrtype",
+        "--dst-type",
+        "LOCAL",
+        "-m",
+        "multiport",
+        "--dports",
+        &ports,
+        "-j",
+        "RETURN",
     ];
     let matches = [
         Match::Protocol(protocol),
@@ -175,20 +206,27 @@ fn placed(chain: &str, arguments: &[&str], rule: Rule, text: &str) -> Rule {
     rule.comment(&format!("{text} - {}", hash::of_rule(chain, arguments)))
 }
 
-/// Rules, then the jumps of every pod, then the verdict.
-fn with_pods(mut rules: Vec<Rule>, pods: &[PodHere], ends: &[Direction]) -> Vec<Rule> {
+/// The jumps of every pod.
+fn jumps(pods: &[PodHere], directions: &[policy::Direction]) -> Vec<Rule> {
+    let mut rules = Vec::with_capacity(pods.len() * directions.len());
     for (id, ip) in pods {
-        for end in ends {
-            let (end, what) = match end {
-                Direction::Destination => (to(*ip), "in"),
-                Direction::Source => (from(*ip), "out"),
+        for direction in directions {
+            let (end, what) = match direction {
+                policy::Direction::Ingress => (to(*ip), "in"),
+                policy::Direction::Egress => (from(*ip), "out"),
             };
             rules.push(Rule::new([end], Action::Jump(pod_chain(id))).comment(&comment(id, what)));
         }
     }
-    rules.push(Rule::new([], jump(chain::POLICY_TAIL)).comment(names::comment::POLICY_TAIL));
-    rules.push(Rule::new([passed_its_pod()], Action::Accept).comment(names::comment::POLICY_ACCEPT));
     rules
+}
+
+/// What is left to say when every pod has been asked.
+fn verdict() -> [Rule; 2] {
+    [
+        Rule::new([], jump(chain::POLICY_TAIL)).comment(names::comment::POLICY_TAIL),
+        Rule::new([passed_its_pod()], Action::Accept).comment(names::comment::POLICY_ACCEPT),
+    ]
 }
 
 #[cfg(test)]
@@ -204,10 +242,7 @@ mod tests {
     #[test]
     fn placed_rules_have_upstreams_suffixes() {
         let cidr = |text: &str| text.parse::<IpNet>().unwrap();
-        let flags = [
-            "--service-external-ip-range=198.51.100.0/24",
-            "--loadbalancer-ip-range=10.255.0.0/16",
-        ];
+        let flags = ["--service-external-ip-range=198.51.100.0/24", "--loadbalancer-ip-range=10.255.0.0/16"];
         let rules = exempt(Family::V4, &Options::from_flags(&flags).unwrap());
         let suffixes: Vec<String> = rules.iter().map(suffix).collect();
         assert_eq!(
@@ -221,6 +256,9 @@ mod tests {
                 "TXV2FCYZD26TN5T3"
             ]
         );
-        assert_eq!(suffix(&range(cidr("10.96.0.0/12"), "allow traffic to primary cluster IP range")), suffixes[0]);
+        assert_eq!(
+            suffix(&range(cidr("10.96.0.0/12"), "allow traffic to primary/secondary cluster IP range")),
+            suffixes[0]
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Where a pod is in kernel sets: in those of every selection it is in that some policy in force here asks for.
 
 use linux::reconciler::Claim;
-use linux::row::{Family, Key, Member, Row, SetKey};
+use linux::row::{Family, Key, Member, Row};
 
 use crate::kube::model::ObjectName;
 use crate::network_policy::index::Index;
@@ -13,7 +13,7 @@ pub(in crate::network_policy) fn claims(id: &ObjectName, index: &Index) -> Vec<C
     let ips: Vec<_> = pod.ips.iter().copied().filter(|ip| index.enforces(Family::of(ip))).collect();
     let mut claims = Vec::new();
     let selections = group.selections.iter().filter_map(|number| index.selections.get(*number));
-    for (kind, (_, name)) in selections.flat_map(|selection| &selection.sets) {
+    for (kind, needed) in selections.flat_map(|selection| &selection.sets) {
         for ip in &ips {
             let member = match kind {
                 SetKind::Addresses => Some(Member::Ip(*ip)),
@@ -22,7 +22,7 @@ pub(in crate::network_policy) fn claims(id: &ObjectName, index: &Index) -> Vec<C
                     group.port(name, *protocol).map(|port| Member::IpPort(*ip, *protocol, port))
                 }
             };
-            let set = SetKey { family: Family::of(ip), name: name.clone() };
+            let set = needed.key(Family::of(ip)).clone();
             claims.extend(member.map(|member| Claim::new(Key::Member(set, member), Row::Member)));
         }
     }

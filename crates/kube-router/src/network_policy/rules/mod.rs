@@ -16,6 +16,7 @@ pub mod frame;
 pub(super) mod members;
 pub(super) mod pod;
 pub(super) mod policy;
+pub(super) mod shared;
 
 use std::sync::Arc;
 

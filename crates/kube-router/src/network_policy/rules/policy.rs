@@ -4,6 +4,7 @@
 //! port alone. What is permitted is marked and goes back; the pod's chain refuses what comes back unmarked.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use linux::reconciler::Claim;
 use linux::row::{Family, Key, Member, Name, Row, SetKey, SetKind as KernelSet};
@@ -47,8 +48,9 @@ pub(in crate::network_policy) fn claims(policy: &Compiled, family: Family, index
 /// A set for prefixes, named after them: policies that name the same share it, and another list is another set.
 fn block_claims(blocks: &Blocks, family: Family) -> Vec<Claim> {
     let Some(name) = blocks_name(blocks, family) else { return Vec::new() };
-    let key = SetKey { family, name: name.clone() };
-    let members = blocks.of(family).map(|net| Claim::new(Key::Member(key.clone(), Member::Net(net)), Row::Member));
+    let key = Arc::new(SetKey { family, name: name.clone() });
+    let members =
+        blocks.of(family).map(|net| Claim::new(Key::Member(key.clone(), Member::Net(net)), Row::Member));
     [set_claim(family, name, KernelSet::HashNet)].into_iter().chain(members).collect()
 }
 
@@ -60,7 +62,12 @@ fn blocks_name(blocks: &Blocks, family: Family) -> Option<Name> {
 
 fn set_name(index: &Index, selection: SelectionNumber, kind: &SetKind) -> Option<Name> {
     let selection = index.selections.get(selection)?;
-    Some(selection.sets.get(kind).map_or_else(|| selection.set_name(kind), |(_, name)| name.clone()))
+    Some(
+        selection
+            .sets
+            .get(kind)
+            .map_or_else(|| selection.set_name(kind), |needed| needed.key(Family::V4).name.clone()),
+    )
 }
 
 /// A chain being written.
@@ -97,7 +104,13 @@ impl Chain<'_> {
     }
 
     /// A rule for each port; without ports, one for all.
-    fn add_ports(&mut self, permit: &Permit, peer: Option<Match>, selection: Option<SelectionNumber>, what: &str) {
+    fn add_ports(
+        &mut self,
+        permit: &Permit,
+        peer: Option<Match>,
+        selection: Option<SelectionNumber>,
+        what: &str,
+    ) {
         let Some(ports) = &permit.ports else {
             self.push(peer.into_iter().collect(), what);
             return;
@@ -105,13 +118,21 @@ impl Chain<'_> {
         for port in ports {
             match &port.port {
                 PortRange::Any => self.push_numbered(&peer, port, None, what),
-                PortRange::Numbers(first, last) => self.push_numbered(&peer, port, Some((*first, *last)), what),
+                PortRange::Numbers(first, last) => {
+                    self.push_numbered(&peer, port, Some((*first, *last)), what)
+                }
                 PortRange::Named(_) => self.push_named(&peer, selection, port, what),
             }
         }
     }
 
-    fn push_numbered(&mut self, peer: &Option<Match>, port: &PolicyPort, range: Option<(u16, u16)>, what: &str) {
+    fn push_numbered(
+        &mut self,
+        peer: &Option<Match>,
+        port: &PolicyPort,
+        range: Option<(u16, u16)>,
+        what: &str,
+    ) {
         let mut matches: Vec<Match> = peer.iter().cloned().collect();
         matches.push(Match::Protocol(port.protocol));
         matches.extend(range.map(|(first, last)| Match::DestinationPort(first, last)));
@@ -119,7 +140,13 @@ impl Chain<'_> {
     }
 
     /// The receiver's address and port are looked for together. On the way out that says who the peer is, too.
-    fn push_named(&mut self, peer: &Option<Match>, selection: Option<SelectionNumber>, port: &PolicyPort, what: &str) {
+    fn push_named(
+        &mut self,
+        peer: &Option<Match>,
+        selection: Option<SelectionNumber>,
+        port: &PolicyPort,
+        what: &str,
+    ) {
         let owner = match (self.direction, selection) {
             (Direction::Ingress, _) => Some(self.policy.target),
             (Direction::Egress, Some(selection)) => Some(selection),

@@ -39,7 +39,9 @@ pub(crate) fn forwards(
     let mut packet = Skb { source, destination, protocol, port, mark: 0 };
     let family = Family::of(&source);
     let jump = rows.keys().find_map(|key| match key {
-        Key::ForeignRule(chain, rule) if chain.family == family && *chain.name == *"FORWARD" => rule.jump_target(),
+        Key::ForeignRule(chain, rule) if chain.family == family && *chain.name == *"FORWARD" => {
+            rule.jump_target()
+        }
         _ => None,
     });
     walk(rows, family, jump.expect("a jump from FORWARD"), &mut packet) != Verdict::Refuse
@@ -63,6 +65,17 @@ fn walk(rows: &BTreeMap<Key, Row>, family: Family, name: &Name, packet: &mut Skb
                 Verdict::Return => {}
                 verdict => return verdict,
             },
+            Action::VerdictMap { map, of } => {
+                let key = SetKey { family, name: map.clone() };
+                assert!(rows.contains_key(&Key::VerdictMap(key.clone())), "no map {map}");
+                let ip = if *of == Direction::Source { packet.source } else { packet.destination };
+                if let Some(Row::Verdict(chain)) = rows.get(&Key::Verdict(key, ip)) {
+                    match walk(rows, family, chain, packet) {
+                        Verdict::Return => {}
+                        verdict => return verdict,
+                    }
+                }
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -98,7 +111,7 @@ fn is_member(rows: &BTreeMap<Key, Row>, set: &SetKey, directions: &[Direction], 
         Direction::Destination => packet.destination,
     };
     let members = rows.keys().filter_map(|key| match key {
-        Key::Member(of, member) if of == set => Some(member),
+        Key::Member(of, member) if **of == *set => Some(member),
         _ => None,
     });
     let mut members = members.peekable();

@@ -2,7 +2,8 @@
 //!
 //! * `flags.txt`, if there is one, holds the command line, one flag on each line.
 //! * `then-*.yaml` are later states of the cluster, in the order of their names. Each is complete.
-//! * Cases named `base_…` show what is there whatever policies there are; the others leave it out.
+//! * Cases named `maps_…` are about a packet filter with verdict maps (nftables).
+//! * Cases named `base_…` or `maps_…` show what is there whatever policies there are; the others leave it out.
 //!
 //! `UPDATE_GOLDEN=1` writes `rows.txt` anew; a person reads the difference before it is committed.
 
@@ -41,7 +42,7 @@ fn rows_are_as_written() {
 fn run(case: &Path) -> String {
     let flags = fs::read_to_string(case.join("flags.txt")).unwrap_or_default();
     let flags: Vec<&str> = flags.lines().map(str::trim).filter(|flag| !flag.is_empty()).collect();
-    let about_the_node = case.file_name().unwrap().to_string_lossy().starts_with("base_");
+    let about_the_node = case.file_name().unwrap().to_string_lossy().starts_with("base_") || about_maps(case);
     let mut states: Vec<PathBuf> = fs::read_dir(case)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -53,7 +54,7 @@ fn run(case: &Path) -> String {
     for state in states {
         let world = world(&fs::read_to_string(&state).unwrap());
         let now = match node.take() {
-            None => Node::of(&world, &flags),
+            None => Node::of(&world, &flags, about_maps(case)),
             Some((mut node, before)) => {
                 changes(&before, &world).iter().for_each(|change| node.change(change));
                 let planned = node.plan();
@@ -68,6 +69,11 @@ fn run(case: &Path) -> String {
         node = Some((now, world));
     }
     shown
+}
+
+/// Cases named `maps_…` are about a packet filter with verdict maps.
+fn about_maps(case: &Path) -> bool {
+    case.file_name().unwrap().to_string_lossy().starts_with("maps_")
 }
 
 fn show(node: &Node, about_the_node: bool) -> String {

@@ -53,7 +53,8 @@ fn passes(world: &World, packet: Packet<'_>, way: &str) -> bool {
 /// "policies that contain an egress section are assumed to affect egress, and all policies … are assumed to affect ingress"
 fn is_of_type(policy: &Value, way: &str) -> bool {
     let spec = &policy["spec"];
-    let types: Vec<&str> = spec["policyTypes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let types: Vec<&str> =
+        spec["policyTypes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if types.is_empty() {
         let egress = spec["egress"].as_array().is_some_and(|rules| !rules.is_empty());
         return way == "ingress" || egress;
@@ -83,9 +84,7 @@ fn permits(world: &World, namespace: &str, rule: &Value, packet: Packet<'_>, way
         pods_at(world, peer).any(|(of, pod)| {
             let in_namespace = match &one["namespaceSelector"] {
                 Value::Null => of == namespace,
-                selector => {
-                    world.namespaces.get(of).is_some_and(|object| selected(selector, labels(object)))
-                }
+                selector => world.namespaces.get(of).is_some_and(|object| selected(selector, labels(object))),
             };
             let chosen = one["podSelector"].is_null() || selected(&one["podSelector"], labels(pod));
             let reached = if way == "egress" { at_port(Some(pod)) } else { anywhere() };
@@ -110,7 +109,8 @@ fn is_at(port: &Value, receiver: Option<&Value>, packet: Packet<'_>) -> bool {
             let containers = |list: &str| {
                 receiver.and_then(|pod| pod["spec"][list].as_array()).cloned().unwrap_or_default()
             };
-            let sidecars = containers("initContainers").into_iter().filter(|c| c["restartPolicy"] == "Always");
+            let sidecars =
+                containers("initContainers").into_iter().filter(|c| c["restartPolicy"] == "Always");
             let all = containers("containers").into_iter().chain(sidecars);
             let mut ports = all.flat_map(|c| c["ports"].as_array().cloned().unwrap_or_default());
             ports.any(|port| {

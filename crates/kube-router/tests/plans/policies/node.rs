@@ -39,9 +39,12 @@ pub(crate) struct Node {
 
 impl Node {
     /// A node that knows this world, and has planned it.
-    pub(crate) fn of(world: &World, flags: &[&str]) -> Node {
+    pub(crate) fn of(world: &World, flags: &[&str], verdict_maps: bool) -> Node {
         let facts = Facts {
-            addresses: NODE_IPS.map(|ip| (Name::from("eth0"), ip.parse::<std::net::IpAddr>().unwrap().into())).to_vec(),
+            addresses: NODE_IPS
+                .map(|ip| (Name::from("eth0"), ip.parse::<std::net::IpAddr>().unwrap().into()))
+                .to_vec(),
+            verdict_maps,
             ..Facts::default()
         };
         let mut node = Node {
@@ -122,6 +125,14 @@ impl Node {
             self.objections.replace(&object, found);
         }
         owners
+    }
+
+    /// Every owner's claims; their order means nothing.
+    pub(crate) fn claims_by_owner(&self) -> BTreeMap<&Owner, BTreeMap<&Key, &Claim>> {
+        let claims = self.wanted.iter();
+        claims
+            .map(|(owner, claims)| (owner, claims.iter().map(|claim| (&claim.key, claim)).collect()))
+            .collect()
     }
 
     /// Every row wanted.

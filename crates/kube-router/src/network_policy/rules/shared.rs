@@ -1,0 +1,95 @@
+//! The chains of pods where the packet filter finds a pod's chain by its address in a map (nftables).
+//!
+//! A packet then enters a chain in one direction only, so the chain need not say which pod it is of, and pods restricted
+//! by the same policies share it. How many pods a node has makes no difference to a packet.
+
+use std::net::IpAddr;
+
+use linux::reconciler::Claim;
+use linux::row::{Family, Key, Name, Row, SetKey};
+use linux::rule::{Action, Direction as End, Match, Rule};
+
+use super::{chain_claim, jump, permitted, policy_chain};
+use crate::names::{self, chain, mark};
+use crate::network_policy::compile::{Compiled, Direction};
+use crate::network_policy::hash::Hash;
+
+/// The map of a direction, by pod address.
+pub(super) fn map(direction: Direction) -> Name {
+    match direction {
+        Direction::Ingress => names::set::POD_INGRESS.into(),
+        Direction::Egress => names::set::POD_EGRESS.into(),
+    }
+}
+
+/// The rule that looks for the packet's pod.
+pub(super) fn dispatch(direction: Direction) -> Rule {
+    let of = match direction {
+        Direction::Ingress => End::Destination,
+        Direction::Egress => End::Source,
+    };
+    Rule::new([], Action::VerdictMap { map: map(direction), of })
+}
+
+/// The maps themselves.
+pub(super) fn maps(family: Family) -> impl Iterator<Item = Claim> {
+    let key = move |direction| Key::VerdictMap(SetKey { family, name: map(direction) });
+    Direction::ALL.into_iter().map(move |direction| Claim::new(key(direction), Row::VerdictMap))
+}
+
+/// A pod's places in the maps, and the chains they lead to. O(policies that select the pod).
+pub(in crate::network_policy) fn claims(ip: IpAddr, policies: &[&Compiled]) -> Vec<Claim> {
+    let family = Family::of(&ip);
+    let mut claims = Vec::new();
+    for direction in Direction::ALL {
+        let isolating: Vec<&Compiled> =
+            policies.iter().copied().filter(|policy| policy.permits(direction).is_some()).collect();
+        let (hash, name) = chain_name(direction, &isolating);
+        claims.push(chain_claim(family, &name, rules(direction, &isolating, &hash)));
+        let key = Key::Verdict(SetKey { family, name: map(direction) }, ip);
+        claims.push(Claim::new(key, Row::Verdict(name)));
+    }
+    claims
+}
+
+/// Named after what is in it.
+fn chain_name(direction: Direction, isolating: &[&Compiled]) -> (String, Name) {
+    let ids = isolating.iter().flat_map(|policy| [&*policy.id.namespace, &*policy.id.name]);
+    let fields: Vec<&str> = ["pods", direction.as_str()].into_iter().chain(ids).collect();
+    let hash = Hash::new().fields(fields.into_iter()).finish();
+    let name = format!("{}{hash}", chain::POD_PREFIX).into();
+    (hash, name)
+}
+
+fn rules(direction: Direction, isolating: &[&Compiled], hash: &str) -> Vec<Rule> {
+    let mut rules = vec![Rule::new([], jump(chain::POLICY_COMMON)).comment("common netpol rules")];
+    if direction == Direction::Ingress {
+        let own_node = Match::LocalAddress { direction: End::Source, not: false };
+        rules.push(Rule::new([own_node], Action::Accept).comment("from local node"));
+    }
+    if isolating.is_empty() {
+        let text = format!("default {}", direction.as_str());
+        rules.push(Rule::new([], jump(chain::POLICY_DEFAULT)).comment(&text));
+    }
+    for policy in isolating {
+        let target = policy_chain(&policy.id, direction);
+        rules.push(Rule::new([], Action::Jump(target)).comment(&super::comment(&policy.id, "policy")));
+    }
+    let way = match direction {
+        Direction::Ingress => "in",
+        Direction::Egress => "out",
+    };
+    let log = Action::Log { group: names::NFLOG_GROUP, prefix: Some(format!("{way} {hash}").into()) };
+    let limit = Match::Limit { per_minute: 10, burst: 10 };
+    rules.push(Rule::new([permitted(true), limit], log).comment("log-drop"));
+    rules.push(Rule::new([permitted(true)], Action::Reject).comment("reject"));
+    rules.push(Rule::new([], Action::Mark { value: 0, mask: mark::POLICY_PERMITS }));
+    let passed = Action::Mark { value: mark::POD_PASSED, mask: mark::POD_PASSED };
+    rules.push(Rule::new([], passed).comment("set netpol-ok mark"));
+    rules
+}
+
+/// The row by which a pod counts as programmed in a direction.
+pub(super) fn verdict_key(ip: IpAddr, direction: Direction) -> Key {
+    Key::Verdict(SetKey { family: Family::of(&ip), name: map(direction) }, ip)
+}
