@@ -13,6 +13,7 @@ pub mod logging;
 pub mod metrics;
 pub mod names;
 pub mod network_policy;
+pub mod network_routes;
 pub mod network_services;
 pub mod node;
 pub mod objection;

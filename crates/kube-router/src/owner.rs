@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{network_policy, network_services};
+use crate::{network_policy, network_routes, network_services};
 
 /// The subject of a plan. Each has its own claims, replaced as a whole when it is planned anew. Every controller has
 /// subjects of its own and knows no others.
@@ -12,6 +12,14 @@ pub enum Owner {
     Services(network_services::Subject),
     /// Of the network policy controller.
     Policy(network_policy::Subject),
+    /// Of the network routes controller.
+    Routes(network_routes::Subject),
+}
+
+impl From<network_routes::Subject> for Owner {
+    fn from(subject: network_routes::Subject) -> Owner {
+        Owner::Routes(subject)
+    }
 }
 
 impl From<network_services::Subject> for Owner {
@@ -31,6 +39,7 @@ impl fmt::Display for Owner {
         match self {
             Owner::Services(subject) => subject.fmt(f),
             Owner::Policy(subject) => subject.fmt(f),
+            Owner::Routes(subject) => subject.fmt(f),
         }
     }
 }

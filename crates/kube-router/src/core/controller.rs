@@ -62,6 +62,8 @@ pub struct Needs {
     pub flows: bool,
     /// How often its lanes are read again.
     pub audit: Duration,
+    /// It speaks BGP.
+    pub speaker: bool,
 }
 
 /// A controller. Called by the core's thread only; nothing here may block.
@@ -133,6 +135,7 @@ impl Needs {
             settings: Vec::new(),
             flows: false,
             audit: Duration::from_secs(24 * 3600),
+            speaker: false,
         }
     }
 
@@ -153,6 +156,7 @@ impl Needs {
             firewall: self.firewall.and(other.firewall),
             flows: self.flows || other.flows,
             audit: self.audit.min(other.audit),
+            speaker: self.speaker || other.speaker,
             ..self
         }
     }

@@ -5,6 +5,7 @@ use linux::row::Name;
 
 use super::controller::{Controller, Needs};
 use crate::network_policy::NetworkPolicies;
+use crate::network_routes::NetworkRoutes;
 use crate::network_services::NetworkServices;
 use crate::objection::Objections;
 use crate::options::{Controllers, Options};
@@ -26,6 +27,9 @@ fn built(which: Controllers) -> Vec<Box<dyn Controller>> {
     }
     if which.network_policy {
         controllers.push(Box::new(NetworkPolicies::default()));
+    }
+    if which.routes {
+        controllers.push(Box::new(NetworkRoutes::default()));
     }
     controllers
 }

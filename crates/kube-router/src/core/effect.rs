@@ -8,18 +8,22 @@ use std::sync::Arc;
 
 use linux::conntrack::Flow;
 use linux::row::LaneName;
-
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::oneshot;
 
 use super::controller::Needs;
 use super::flows::{FlowWatch, Question};
 use super::input::Input;
 use super::kernel::DrainWatch;
 use super::lanes::LaneError;
+use super::speaker::SpeakerEdge;
 use crate::health_ports;
 use crate::metrics::Metrics;
+use crate::network_routes::speaker::Ask;
 use crate::network_services::drain::RealServerKey;
 use crate::network_services::health::HealthPort;
+use crate::options::Options;
 
 /// Something to be done. A variant for each thing that does it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub enum Effect {
         /// Whether they are to be cut.
         forbidden: bool,
     },
+    /// Something the BGP speaker is to be or to announce.
+    Speaker(Ask),
 }
 
 /// Those who do it.
@@ -54,12 +60,15 @@ pub(super) struct Edges {
     /// None where no controller asks.
     pub(super) flows: Option<FlowWatch>,
     pub(super) metrics: Metrics,
+    /// None where no controller speaks BGP.
+    pub(super) speaker: Option<SpeakerEdge>,
 }
 
 impl Edges {
-    /// Opens what is needed.
+    /// Opens what is needed, inside of a tokio runtime.
     pub(super) fn open(
         needs: &Needs,
+        options: &Options,
         health_ports: health_ports::Wanted,
         core: &Sender<Input>,
         metrics: &Metrics,
@@ -67,7 +76,17 @@ impl Edges {
         let ipvs = needs.lanes.contains(&LaneName::Ipvs);
         let drains = ipvs.then(|| DrainWatch::start(core)).transpose()?;
         let flows = needs.flows.then(|| FlowWatch::start(core, metrics)).transpose()?;
-        Ok(Edges { drains, health_ports, flows, metrics: metrics.clone() })
+        let passwords = options.bgp.peer_passwords_file.clone();
+        let speaker = needs.speaker.then(|| SpeakerEdge::start(&Handle::current(), passwords, core));
+        Ok(Edges { drains, health_ports, flows, metrics: metrics.clone(), speaker })
+    }
+
+    /// Ends what others would wait for; `done` is told then.
+    pub(super) fn stop(&mut self, done: oneshot::Sender<()>) {
+        match self.speaker.take() {
+            Some(speaker) => speaker.stop(done),
+            None => drop(done.send(())),
+        }
     }
 
     pub(super) fn perform(&self, effect: Effect) {
@@ -84,6 +103,11 @@ impl Edges {
             }
             Effect::ReadFlows(addresses) => self.ask_flows(Question::Touching(addresses)),
             Effect::MarkFlows { flows, forbidden } => self.ask_flows(Question::Mark { flows, forbidden }),
+            Effect::Speaker(ask) => {
+                if let Some(speaker) = &self.speaker {
+                    speaker.ask(ask);
+                }
+            }
             Effect::HealthPorts(ports) => drop(self.health_ports.send_replace(Arc::new(ports))),
         }
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use linux::row::{Name, Protocol, Scheduler};
 
+use crate::annotations::RoutingAnnotations;
 pub use labels::{Labels, Operator, Requirement, Selector};
 pub use policy::{NamedPort, Namespace, NetworkPolicy, Peer, PolicyPort, PolicyRule, PortRange};
 
@@ -192,6 +193,8 @@ pub struct Node {
     /// Pod prefixes: annotation `kube-router.io/pod-cidr`, else `kube-router.io/pod-cidrs`, else `spec.podCIDRs`
     /// (`spec.podCIDR`).
     pub pod_cidrs: Vec<IpNet>,
+    /// What its annotations say of routing.
+    pub routing: Arc<RoutingAnnotations>,
 }
 
 impl Node {

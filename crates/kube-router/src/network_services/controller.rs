@@ -60,7 +60,7 @@ impl Controller for NetworkServices {
                 // A scrape that gave up waiting needs no answer.
                 let _ = answer.send(owners);
             }
-            news @ News::Flows(_) => return Some(news),
+            other => return Some(other),
         }
         None
     }
