@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use view::{READY, SERVE_WHILE_TERMINATING};
+pub use view::{HANDS_OFF, READY, SERVE_WHILE_TERMINATING};
 
 use self::view::View;
 use crate::api_server::object::now;
@@ -99,7 +99,8 @@ async fn follow(node: Arc<Node>, handle: Handle, probes: Probes) {
                 Some(_) = tasks.join_next() => continue,
             },
         };
-        let Some(view) = View::of(&object).filter(|view| view.node == node.name()) else { continue };
+        let mine = |view: &View| view.node == node.name() && !view.hands_off;
+        let Some(view) = View::of(&object).filter(mine) else { continue };
         let key = (view.namespace.clone(), view.name.clone());
         if gone {
             // The task sees its sender go and stops the pod.

@@ -13,6 +13,9 @@ pub const READY: &str = "lab/ready";
 /// serves until its grace period is over, as a program that shuts down gracefully.
 pub const SERVE_WHILE_TERMINATING: &str = "lab/serve-while-terminating";
 
+/// Annotation: the kubelet leaves a pod that has it to whoever made it, who wires it and writes its status.
+pub const HANDS_OFF: &str = "lab/hands-off";
+
 /// A Pod as far as a kubelet of the lab cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct View {
@@ -28,6 +31,7 @@ pub(super) struct View {
     /// Seconds of grace, once deletion has begun.
     pub(super) terminating: Option<u64>,
     pub(super) serve_while_terminating: bool,
+    pub(super) hands_off: bool,
 }
 
 impl View {
@@ -54,6 +58,7 @@ impl View {
             wants_ready: annotation(READY) != Some("false"),
             terminating: text("/metadata/deletionTimestamp").map(|_| seconds()),
             serve_while_terminating: annotation(SERVE_WHILE_TERMINATING) != Some("false"),
+            hands_off: annotation(HANDS_OFF).is_some(),
         })
     }
 

@@ -113,6 +113,13 @@ impl Truth {
         })
     }
 
+    /// A table of the same questions in which passes what passes in both.
+    pub fn and(&self, other: &Self) -> Self {
+        let both = self.cells.iter().zip(&other.cells);
+        let cells = both.map(|((question, mine), (_, theirs))| (*question, *mine && *theirs)).collect();
+        Self { cells, ..self.clone() }
+    }
+
     /// How many cells there are, and how many of them pass.
     pub fn count(&self) -> (usize, usize) {
         (self.cells.len(), self.cells.iter().filter(|(_, passes)| *passes).count())
@@ -228,6 +235,7 @@ mod tests {
                         \x20 y/a   .   X    \n";
         let picture = seen.difference(&wanted).expect("they differ");
         assert_eq!(picture, expected);
+        assert_eq!(seen.and(&wanted).count(), (12, 9));
         let changes: Vec<_> = wanted.changes(&seen).collect();
         assert_eq!(
             changes,

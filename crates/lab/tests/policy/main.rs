@@ -12,6 +12,14 @@
 )]
 
 mod case;
+mod faults;
+mod fence;
+mod first_packet;
+mod flows;
+mod gaps;
 mod harness;
+mod input;
 mod judge;
+mod nodes;
 mod stage;
+mod tables;

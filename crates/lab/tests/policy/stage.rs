@@ -52,6 +52,11 @@ impl<'a> Stage<'a> {
         stage
     }
 
+    /// The same pods, already there.
+    pub(crate) fn of(api: Handle, cluster: &'a Cluster) -> Self {
+        Self { api, cluster: Some(cluster), invented: Cell::new(0) }
+    }
+
     /// Creates a pod that serves 80 and 81 on all protocols.
     pub(crate) fn create(&self, full: &str, node: usize, labels: Value) {
         let (namespace, name) = full.split_once('/').unwrap();
@@ -210,13 +215,20 @@ fn ports(name: &str) -> Value {
     json!(ports)
 }
 
-/// How long a cell is believed to pass though nothing came back: the table is asked again if that was too short.
+/// How long a question waits where only one attempt is made.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(800);
+
+/// How long the questions of an attempt wait, from 0: briefly at first, for a refused IPv6 connection is known by silence
+/// (Linux believes an ICMPv6 only with the next SYN), longer where a loaded machine needs it.
+pub(crate) fn patience(attempt: u32) -> Duration {
+    PATIENCE.min(Duration::from_millis(250) * (attempt + 1))
+}
 
 /// Asks again and again until what passes is what should; says what is wrong when [`SOON`] is over.
 pub(crate) async fn becomes(members: &[Member], ports: &[Port], expected: &Truth) -> Result<(), String> {
+    let attempts = Cell::new(0);
     let look = || async {
-        let seen = ask(members, ports, PATIENCE).await;
+        let seen = ask(members, ports, patience(attempts.replace(attempts.get() + 1))).await;
         seen.difference(expected).map_or(Ok(()), Err)
     };
     eventually(SOON, look).await.map_err(|error| error.to_string())

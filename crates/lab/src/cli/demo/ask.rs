@@ -17,7 +17,7 @@ use super::verdict::{Verdict, judge};
 /// Clients that ask at a time: enough to keep the machine busy, few enough that an emulated one answers in time.
 const SIDE_BY_SIDE: usize = 16;
 /// How long it takes to believe that nobody answers.
-const SILENCE: Duration = Duration::from_millis(1500);
+pub(super) const SILENCE: Duration = Duration::from_millis(1500);
 
 /// Every question with what came of it.
 pub(super) async fn all(

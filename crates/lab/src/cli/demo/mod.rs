@@ -5,6 +5,7 @@
 
 mod ask;
 mod kernel;
+mod policy;
 mod progress;
 mod question;
 mod state;
@@ -46,7 +47,7 @@ pub(super) struct Flags {
 const AGENT_FLAGS: [&str; 6] = [
     "--enable-ipv6",
     "--run-router=false",
-    "--run-firewall=false",
+    "--run-firewall=true",
     "--service-cluster-ip-range=10.96.0.0/16,fd96::/112",
     "--service-external-ip-range=203.0.113.0/24,2001:db8:113::/48",
     "--loadbalancer-ip-range=198.51.100.0/24,fd98::/112",
@@ -136,6 +137,10 @@ fn show(
         Ok((rows, format!("{count} made")))
     })?;
     println!("\n{}\n{}\n", table::render(&rows, progress::columns()), table::LEGEND);
+    if examples.join(policy::FOLDER).is_dir() {
+        wrong.extend(policy::show(cluster, &state, examples, progress, runtime)?);
+        println!();
+    }
     let found: BTreeSet<String> = rows.into_iter().flat_map(|row: Row| row.wrong).collect();
     wrong.extend(found);
     if !wrong.is_empty() {

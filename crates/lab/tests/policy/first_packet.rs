@@ -1,0 +1,114 @@
+//! A pod whose first act is to send: with `--netpol-default-deny` it is isolated before anybody has told the agent that it
+//! exists, and let go when its rules are there.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use lab::api_server::Resource;
+use lab::cluster::Cluster;
+use lab::node::{Families, Pod};
+use lab::probe::{Outcome, Probe, Protocol};
+use serde_json::{Value, json};
+
+use crate::fence::Fence;
+use crate::stage::{SOON, Stage};
+use crate::tables::{cluster, logs};
+
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// Wires a pod and has it ask at once, as its first act and again and again, until `until` says that it is enough. The API
+/// hears of it after `unknown`. Returns every outcome and the moment of the first answer after the start.
+async fn born(
+    cluster: &Cluster,
+    name: &str,
+    labels: Value,
+    to: &[SocketAddr],
+    unknown: Duration,
+    until: impl Fn(&[Outcome], bool) -> bool,
+) -> (Vec<Outcome>, Option<Duration>) {
+    let node = cluster.node(1).unwrap().clone();
+    let full = format!("x.{name}");
+    let pod = tokio::task::spawn_blocking(move || Pod::new(&node, &full)).await.unwrap().unwrap();
+    let start = Instant::now();
+    let probe = Probe::new(name, pod.namespace()).patience(PATIENCE);
+    let ips: Vec<Value> = pod.addresses().iter().map(|ip| json!({ "ip": ip.to_string() })).collect();
+    let api = cluster.api();
+    let announce = async {
+        tokio::time::sleep(unknown).await;
+        let spec = json!({
+            "nodeName": "node-1", "terminationGracePeriodSeconds": 0, "containers": [{ "name": "c", "image": "lab" }],
+        });
+        let annotations = json!({ lab::kubelet::HANDS_OFF: "" });
+        let metadata =
+            json!({ "namespace": "x", "name": name, "labels": labels, "annotations": annotations });
+        let object = json!({ "metadata": metadata, "spec": spec });
+        api.create(Resource::Pods, object).unwrap();
+        let hosts: Vec<Value> =
+            cluster.node(1).unwrap().addresses().iter().map(|ip| json!({ "ip": ip.to_string() })).collect();
+        let status = json!({ "phase": "Running", "podIPs": ips, "podIP": ips[0]["ip"], "hostIPs": hosts, "hostIP": hosts[0]["ip"] });
+        api.patch_status(Resource::Pods, Some("x"), name, &status).unwrap();
+    };
+    let asking = async {
+        let (mut outcomes, mut first) = (Vec::new(), None);
+        while start.elapsed() < SOON && !until(&outcomes, start.elapsed() > unknown) {
+            for to in to {
+                for protocol in [Protocol::Udp, Protocol::Tcp] {
+                    let outcome = probe.ask(protocol, *to).await;
+                    if outcome.is_ok() {
+                        first.get_or_insert(start.elapsed());
+                    }
+                    outcomes.push(outcome);
+                }
+            }
+        }
+        (outcomes, first)
+    };
+    let ((), (outcomes, first)) = tokio::join!(announce, asking);
+    api.delete(Resource::Pods, Some("x"), name, None).unwrap();
+    (outcomes, first)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_leaves_before_the_rules_are_there() {
+    let unknown = Duration::from_secs(1);
+    for default_deny in [true, false] {
+        let flags: &[&str] = if default_deny { &["--netpol-default-deny"] } else { &[] };
+        let cluster = cluster(Families::Dual, flags).await;
+        let stage = Stage::new(cluster.api(), Some(&cluster)).await;
+        let mut fence = Fence::new(&cluster).await;
+        let quarantine = json!({ "podSelector": { "matchLabels": { "quarantine": "yes" } }, "policyTypes": ["Ingress", "Egress"] });
+        stage.policy("x", "quarantine", quarantine);
+        fence.pass().await;
+        let members = stage.members();
+        // On the same bridge and on another node.
+        let to: Vec<SocketAddr> = ["x/b", "y/a"]
+            .iter()
+            .flat_map(|name| members.iter().find(|member| member.name == *name).unwrap().addresses.clone())
+            .map(|ip| SocketAddr::new(ip, 80))
+            .collect();
+        let labels = json!({ "quarantine": "yes" });
+        let enough = |outcomes: &[Outcome], known: bool| known && outcomes.len() > 60;
+        let (outcomes, _) = born(&cluster, "isolated", labels, &to, unknown, enough).await;
+        let passed = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        eprintln!(
+            "default deny {default_deny}: {passed} of {} questions of an isolated pod passed",
+            outcomes.len()
+        );
+        if !default_deny {
+            // What the flag is for; and the proof that the test would see it.
+            assert!(passed > 0, "without the flag the first packets pass: {outcomes:?}");
+            continue;
+        }
+        assert_eq!(passed, 0, "{outcomes:?}\n{}", logs(&cluster));
+
+        // A pod that no policy selects waits for its rules, too, and then is let go.
+        let count = to.len() * 2;
+        let all_pass = |outcomes: &[Outcome], _: bool| {
+            outcomes.len() >= count && outcomes[outcomes.len() - count..].iter().all(Result::is_ok)
+        };
+        let (outcomes, first) = born(&cluster, "free", json!({}), &to, unknown, all_pass).await;
+        let first = first.unwrap_or_else(|| panic!("it is never let go: {outcomes:?}\n{}", logs(&cluster)));
+        eprintln!("a free pod was let go {:?} after the API had it", first.saturating_sub(unknown));
+        assert!(first >= unknown, "it passed before anybody knew it: {first:?}");
+    }
+}
