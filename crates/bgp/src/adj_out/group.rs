@@ -236,11 +236,12 @@ impl Group {
         updates
     }
 
-    /// A new member that has not begun its walk needs nothing of what is in the log by now.
+    /// A member that has been told nothing and has not begun its walk needs nothing of what is in the log by now.
     fn skip_what_the_walk_covers(&mut self, peer: PeerId, table: &mut Table) {
         let Some(feed) = self.members.get_mut(&peer) else { return };
         let fresh = feed.walk.as_ref().is_some_and(|walk| walk.next == 0 && walk.only.is_none());
-        if fresh && feed.end_of_rib_due {
+        // What has been told may be gone, and stand in the log for this member alone.
+        if fresh && feed.told.is_clear() {
             let end = self.log.end();
             self.log.advance(feed.at, end);
             feed.at = end;

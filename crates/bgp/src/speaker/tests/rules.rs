@@ -216,3 +216,30 @@ fn next_hops_cost() {
     world.speaker.forget_next_hop_metric(peer(2));
     assert_eq!(best(&mut world), Some(peer(2)));
 }
+
+/// A path is gone that a peer has heard of, and the peer comes to see things as another does who never heard of it.
+#[test]
+fn a_peer_changes_its_view_before_it_has_heard_the_whole_table() {
+    let mut world = World::restarted(agent(), None);
+    world.speaker.announce(net("10.244.0.0/24"), Attributes::local(our_address()));
+    world.speaker.announce(net("10.96.0.1/32"), Attributes::local(our_address()));
+    let mut routing = agent();
+    let tag = Actions { communities: vec![CommunityAction::Add(vec![Community(1)])], ..Actions::default() };
+    let when = Conditions { neighbours: Some("tagged".into()), ..Conditions::default() };
+    let statements = vec![Statement { name: "tag".to_owned(), when, then: tag, verdict: None }];
+    routing.export = Some(Policy { statements, default: Verdict::Accept });
+    routing.sets.insert("tagged".into(), PrefixSet::from_iter([PrefixRange::from(peer(2))]));
+    world.speaker.set_routing(routing);
+    world.up(1, OURS, Plain);
+    world.up(2, OURS, Plain);
+    assert!(world.hear_some(1, 1));
+    assert_eq!(world.heard_of(1), ["10.244.0.0/24"]);
+    world.speaker.withdraw(net("10.244.0.0/24"));
+    while world.hear_some(2, 1000) {}
+    world.speaker.change_set(&"tagged".into(), &[PrefixRange::from(peer(1))], &[]);
+    world.settle();
+    for n in [1, 2] {
+        assert_eq!(world.heard_of(n), ["10.96.0.1/32"]);
+        assert_eq!(world.heard(n, "10.96.0.1/32").unwrap().communities, [Community(1)]);
+    }
+}
