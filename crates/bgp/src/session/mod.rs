@@ -365,3 +365,6 @@ impl Session {
 fn later(now: Instant, wait: Duration) -> Option<Instant> {
     (!wait.is_zero()).then(|| now + wait)
 }
+
+#[cfg(test)]
+mod tests;
