@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::config::Role;
 use crate::policy::PathSource;
 
 /// Number of a peer in this process, small so that each path can carry it. Numbers of peers that are gone are used
@@ -34,6 +35,16 @@ pub(crate) enum SourceKind {
     Client,
     NonClient,
     External,
+}
+
+impl SourceKind {
+    /// An internal peer in this role.
+    pub(crate) const fn internal(role: Role) -> Self {
+        match role {
+            Role::ReflectorClient => SourceKind::Client,
+            Role::Plain => SourceKind::NonClient,
+        }
+    }
 }
 
 impl From<SourceKind> for PathSource {

@@ -14,7 +14,7 @@ use std::time::Instant;
 use super::peer::Peer;
 use super::routing::Routing;
 use super::{Down, Speaker, of};
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::family::Family;
 use crate::policy::compiled::{Compiled, SetId};
 use crate::policy::{PrefixRange, PrefixSet, SetName};
@@ -80,26 +80,40 @@ impl Speaker {
         self.free.push(id);
     }
 
-    /// A peer becomes a reflector client or ceases to be one: it is told more or less, and so are others of its paths.
-    fn set_role(&mut self, id: PeerId, role: crate::config::Role) {
-        let Speaker { rules, tables, interner, peers, .. } = self;
+    /// A peer becomes a reflector client or ceases to be one: it is told more or less, and so are others of its paths,
+    /// even of those that outlive its session.
+    fn set_role(&mut self, id: PeerId, role: Role) {
+        let Speaker { rules, peers, .. } = self;
         let Some(Some(peer)) = peers.get_mut(id.index()) else { return };
         if std::mem::replace(&mut peer.role, role) == role {
             return;
         }
-        let Some(session) = peer.session.clone() else { return };
-        let neighbour = rules.neighbour(&session, role);
-        let source =
-            Source { kind: neighbour.kind, router_id: session.peer_router_id, address: peer.address };
-        rules.sources.set(id, source);
-        peer.neighbour = Some(neighbour);
+        let Some(neighbour) = &mut peer.neighbour else { return };
+        if neighbour.kind == SourceKind::External {
+            return;
+        }
+        neighbour.kind = SourceKind::internal(role);
+        if let Some(source) = rules.sources.get(id) {
+            rules.sources.set(id, Source { kind: neighbour.kind, ..*source });
+        }
+        let session = peer.session.clone();
+        self.export_from(id);
+        let Some(session) = session else { return };
+        let Speaker { rules, tables, interner, .. } = self;
         for family in session.families.iter() {
-            let tables = of(tables, family);
             let view = rules.view(&session, role, family);
-            for at in tables.adj_in(id).map(|adj_in| adj_in.held()).unwrap_or_default() {
-                tables.export_again(at, rules, interner);
-            }
+            let tables = of(tables, family);
             tables.groups.change_view(id, view, &mut tables.table, &rules.exporter(), interner);
+        }
+    }
+
+    /// Something about a peer has changed that shows in its paths when they are told.
+    pub(super) fn export_from(&mut self, id: PeerId) {
+        for tables in &mut self.tables {
+            tables.groups.forget_prepared();
+            for at in tables.adj_in(id).map(|adj_in| adj_in.held()).unwrap_or_default() {
+                tables.export_again(at, &self.rules, &mut self.interner);
+            }
         }
     }
 

@@ -165,11 +165,7 @@ impl Rules {
 }
 
 fn kind(session: &Negotiated, role: Role) -> SourceKind {
-    match (session.is_internal(), role) {
-        (false, _) => SourceKind::External,
-        (true, Role::ReflectorClient) => SourceKind::Client,
-        (true, Role::Plain) => SourceKind::NonClient,
-    }
+    if session.is_internal() { SourceKind::internal(role) } else { SourceKind::External }
 }
 
 fn is_link_local(address: IpAddr) -> bool {

@@ -194,7 +194,7 @@ impl Speaker {
         }
     }
 
-    /// The peer's paths compete under another name.
+    /// The peer's paths compete, and are reflected, under another name.
     fn look_again_at(&mut self, id: PeerId) {
         for family in Family::ALL {
             let tables = of(&mut self.tables, family);
@@ -202,6 +202,7 @@ impl Speaker {
                 tables.select(at, &self.rules, &mut self.interner);
             }
         }
+        self.export_from(id);
     }
 
     /// Begins selection in families that wait for nobody any more.

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use linux::reconciler::Gate;
-use linux::row::Name;
+use linux::reconciler::{Gate, Reconciler};
+use linux::row::{Key, Name};
 
 use super::{NetworkServices, Subject, base, firewall, scope};
 use crate::core::{Controller, Effect, Found, InKernel, Inputs, Needs, News, Planned};
 use crate::node::Facts;
 use crate::options::Options;
+use crate::owner::Owner;
+use crate::status::Status;
+use crate::status::collect::{self, Claimed};
 use crate::store::Dirty;
 
 /// Virtual servers planned in one go: a start plans them all, and what is planned takes room until it is handed on.
@@ -95,6 +98,15 @@ impl Controller for NetworkServices {
     fn take_found(&mut self) -> Vec<Found> {
         let last: BTreeMap<_, _> = std::mem::take(&mut self.found).into_iter().collect();
         last.into_iter().collect()
+    }
+
+    fn describe(&self, _inputs: Inputs<'_>, rows: &Reconciler<Owner>, status: &mut Status) {
+        let claimed = self.contests.winners().map(|(key, winner)| Claimed {
+            key: Key::VirtualServer(*key),
+            service: winner.service.clone(),
+            kind: winner.kind.as_str(),
+        });
+        collect::services(claimed, rows, status);
     }
 
     fn take_effects(&mut self) -> Vec<Effect> {

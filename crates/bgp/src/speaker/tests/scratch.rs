@@ -244,7 +244,7 @@ impl Truth {
     }
 
     /// A new speaker that is told the outcome, the last first.
-    fn from_scratch(&self) -> World {
+    fn told_at_once(&self) -> World {
         let mut world = World::new();
         for peer in self.was_up.iter().rev() {
             let (n, asn) = PEERS[*peer];
@@ -292,7 +292,7 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
         truth.step(&mut world, step);
     }
     world.settle();
-    let mut scratch = truth.from_scratch();
+    let mut scratch = truth.told_at_once();
     scratch.settle();
     prop_assert_eq!(table(&world.speaker), table(&scratch.speaker));
     prop_assert_eq!(&world.heard, &scratch.heard);
@@ -321,7 +321,7 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(2000), ..ProptestConfig::default() })]
 
     #[test]
     fn any_order_ends_as_from_scratch(steps in proptest::collection::vec(step(), 0..120)) {

@@ -359,3 +359,19 @@ fn a_slow_peer_hears_the_last_word_only() {
     assert_eq!(world.heard_prefixes, before + 2);
     assert_eq!(world.heard(2, "10.96.0.1/32").unwrap().med, Some(9_999));
 }
+
+/// The peer is back under another router id, its old paths not yet confirmed: they are reflected under the new one.
+#[test]
+fn a_peer_changes_its_router_id() {
+    let mut world = World::new();
+    world.up(1, OURS, ReflectorClient);
+    world.up(2, OURS, ReflectorClient);
+    world.reach(1, &["192.0.2.1/32"], path(1, V4, &[]));
+    world.settle();
+    world.down(1, Down::Graceful);
+    let mut other = session(1, OURS);
+    other.peer_router_id = router_id(77);
+    world.up_with(1, other);
+    world.settle();
+    assert_eq!(world.heard(2, "192.0.2.1/32").unwrap().originator_id, Some(router_id(77)));
+}

@@ -89,6 +89,9 @@ pub(crate) fn session(n: u16, asn: u32) -> Negotiated {
     }
 }
 
+/// Whose path, and how it looks.
+type Selected = (Option<IpAddr>, Arc<Attributes>);
+
 /// The speaker under test.
 pub(crate) struct World {
     pub(crate) speaker: Speaker,
@@ -99,7 +102,7 @@ pub(crate) struct World {
     /// Families in which it has heard End-of-RIB.
     pub(crate) ended: BTreeMap<u16, Vec<Family>>,
     /// What the caller was told last of each prefix.
-    pub(crate) selected: BTreeMap<IpNet, Vec<(Option<IpAddr>, Arc<Attributes>)>>,
+    pub(crate) selected: BTreeMap<IpNet, Vec<Selected>>,
     pub(crate) other_events: Vec<Event>,
     /// Messages and prefixes heard by anybody.
     pub(crate) heard_prefixes: usize,
