@@ -33,7 +33,8 @@ fn terms() -> Terms {
 }
 
 fn octets(hex: &str) -> Vec<u8> {
-    let digits: Vec<u8> = hex.chars().map(|digit| u8::try_from(digit.to_digit(16).unwrap()).unwrap()).collect();
+    let digits: Vec<u8> =
+        hex.chars().map(|digit| u8::try_from(digit.to_digit(16).unwrap()).unwrap()).collect();
     digits.chunks(2).map(|pair| pair.iter().fold(0, |octet, digit| octet << 4 | digit)).collect()
 }
 
@@ -68,7 +69,10 @@ fn describe(output: &Output) -> Vec<String> {
             vec![format!("send {:?}", framer.next_frame().unwrap().unwrap().kind)]
         }
         Output::Opened(terms) => vec![
-            format!("opened AS {} router id {} hold {:?}", terms.peer_asn, terms.peer_router_id, terms.hold_time),
+            format!(
+                "opened AS {} router id {} hold {:?}",
+                terms.peer_asn, terms.peer_router_id, terms.hold_time
+            ),
             format!("       families {:?} over IPv6 {:?}", terms.families, terms.extended_next_hop),
             format!(
                 "       four octets {} refresh {} enhanced {}",

@@ -324,7 +324,10 @@ impl Core {
         let Ok(ends) = ends(&stream) else { return };
         let Some(peer) = self.peers.get_mut(&address) else { return };
         let mut actions = Vec::new();
-        match peer.accept(ends, now, &mut actions) {
+        let accepted = peer.accept(ends, now, &mut actions);
+        let deadline = peer.next_deadline();
+        self.reschedule(address, deadline);
+        match accepted {
             Ok(id) => {
                 self.unreachable.remove(&address);
                 self.open(address, id, stream);

@@ -244,7 +244,7 @@ fn a_hold_time_of_zero_watches_nobody() {
 fn nothing_leaving_the_socket_ends_it() {
     let now = Instant::now();
     let mut session = at(State::Established, now);
-    session.event(Event::Progress { drained: false }, now, &mut Vec::new());
+    session.spoke(now);
     session.event(Event::Keepalive, now + Duration::from_secs(479), &mut Vec::new());
     session.timers.hold = None;
     let mut out = Vec::new();

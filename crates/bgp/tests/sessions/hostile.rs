@@ -23,7 +23,11 @@ async fn introduce(stream: &mut TcpStream, asn: u32) {
         asn,
         hold_time: 90,
         router_id: Ipv4Addr::new(10, 9, 9, 9),
-        capabilities: Capabilities { families: Families::all(), four_octet_asn: true, ..Capabilities::default() },
+        capabilities: Capabilities {
+            families: Families::all(),
+            four_octet_asn: true,
+            ..Capabilities::default()
+        },
     };
     let mut octets = Vec::new();
     open.encode(&mut octets);
@@ -64,7 +68,7 @@ async fn with_stranger() -> (Router, Router) {
 #[test]
 fn garbage_ends_the_session_it_came_over() {
     in_namespace(|| async {
-        let (mut a, mut b) = with_stranger().await;
+        let (a, b) = with_stranger().await;
         let mut keepalive = Vec::new();
         encode_keepalive(&mut keepalive);
         for (what, octets, code, subcode) in [
@@ -73,7 +77,7 @@ fn garbage_ends_the_session_it_came_over() {
             ("no type", [&keepalive[..16], &[0, 19, 9]].concat(), 1, 3),
             ("out of turn", keepalive.clone(), 5, 1),
         ] {
-            let mut stream = accepted(&mut a).await;
+            let mut stream = accepted(&a).await;
             stream.write_all(&octets).await.unwrap();
             let last = notification(&last_words(&mut stream).await);
             assert_eq!((last.code, last.subcode), (code, subcode), "{what}");
@@ -84,7 +88,7 @@ fn garbage_ends_the_session_it_came_over() {
 }
 
 /// A connection the router wants: after errors it does not for a while, and says so.
-async fn accepted(a: &mut Router) -> TcpStream {
+async fn accepted(a: &Router) -> TcpStream {
     loop {
         let mut stream = dial(C, A).await;
         let mut first = [0; 19];
@@ -99,11 +103,11 @@ async fn accepted(a: &mut Router) -> TcpStream {
     }
 }
 
-/// A peer that never reads costs the router a bounded number of octets, and the other peer nothing.
+/// A peer that never reads: the other one is told everything all the same.
 #[test]
 fn a_peer_that_does_not_read_holds_up_nobody() {
     in_namespace(|| async {
-        let (a, mut b) = with_stranger().await;
+        let (a, b) = with_stranger().await;
         let mut deaf = dial(C, A).await;
         introduce(&mut deaf, 65_003).await;
         const MANY: usize = 60_000;
@@ -128,7 +132,7 @@ fn a_peer_that_does_not_read_holds_up_nobody() {
 #[test]
 fn strangers_are_hung_up_on() {
     in_namespace(|| async {
-        let (mut a, b) = pair();
+        let (a, b) = pair();
         a.go();
         b.go();
         a.up(B).await;
@@ -142,7 +146,7 @@ fn strangers_are_hung_up_on() {
 #[test]
 fn silence_holds_up_nobody() {
     in_namespace(|| async {
-        let (mut a, b) = with_stranger().await;
+        let (a, b) = with_stranger().await;
         let _silent = dial(C, A).await;
         b.announce("10.2.0.0/24", B);
         a.learns("10.2.0.0/24", B).await;

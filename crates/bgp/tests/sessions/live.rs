@@ -29,7 +29,7 @@ fn peers_come_and_go_beside_one_that_stays() {
         let established = a.report(C).await.status.history.established;
         a.peer(A, C, 65_003).hold_time = Duration::from_secs(30);
         a.go();
-        eventually_again(&mut a, C, established).await;
+        a.up_again(C, established).await;
 
         a.config.peers.remove(&ip(C));
         a.go();
@@ -46,22 +46,15 @@ fn peers_come_and_go_beside_one_that_stays() {
         b.peer(B, A, 65_009);
         a.go();
         b.go();
-        eventually_again(&mut a, B, 1).await;
+        a.up_again(B, 1).await;
         b.up(A).await;
     });
-}
-
-async fn eventually_again(router: &mut Router, peer: &str, than: u64) {
-    while router.report(peer).await.status.history.established <= than {
-        pause().await;
-    }
-    router.up(peer).await;
 }
 
 #[test]
 fn a_peer_that_tells_too_much_is_left_until_its_time_is_up() {
     in_namespace(|| async {
-        let (mut a, mut b) = pair();
+        let (mut a, b) = pair();
         a.peer(A, B, 65_002).max_prefixes =
             Some(MaxPrefixes { limit: 20, restart_after: Some(Duration::from_secs(2)) });
         for i in 0..20 {
@@ -119,7 +112,7 @@ fn paths_survive_a_restart() {
 #[test]
 fn a_shutdown_says_why_and_lasts() {
     in_namespace(|| async {
-        let (mut a, mut b) = pair();
+        let (a, b) = pair();
         a.go();
         b.go();
         a.up(B).await;

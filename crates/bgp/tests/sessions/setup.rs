@@ -7,12 +7,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bgp::config::{BGP_PORT, RemoteAsn};
-use bgp::driver::{Event, Handle, PeerReport, start};
+use bgp::driver::{Handle, PeerReport, start};
 use bgp::session::State;
 use bgp::speaker::{PathView, Routing};
 use bgp::{Asn, Attributes, Config, PeerConfig};
 use ipnet::IpNet;
-use tokio::sync::mpsc;
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -69,7 +68,6 @@ pub(crate) fn connections() -> usize {
 pub(crate) struct Router {
     pub(crate) config: Config,
     pub(crate) handle: Handle,
-    events: mpsc::Receiver<Event>,
 }
 
 impl Router {
@@ -78,10 +76,18 @@ impl Router {
         let listen = addresses.iter().map(|address| SocketAddr::new(ip(address), BGP_PORT)).collect();
         let IpAddr::V4(router_id) = ip(addresses[0]) else { panic!("the first address is the router id") };
         let asn = Asn::new(asn).unwrap();
-        let config =
-            Config { asn, router_id, cluster_id: None, listen, graceful_restart: None, peers: BTreeMap::new() };
-        let (handle, events) = start(&tokio::runtime::Handle::current(), u64::from(asn.get()));
-        Router { config, handle, events }
+        let config = Config {
+            asn,
+            router_id,
+            cluster_id: None,
+            listen,
+            graceful_restart: None,
+            peers: BTreeMap::new(),
+        };
+        let (handle, mut events) = start(&tokio::runtime::Handle::current(), u64::from(asn.get()));
+        // A driver nobody listens to listens to nobody.
+        tokio::spawn(async move { while events.recv().await.is_some() {} });
+        Router { config, handle }
     }
 
     pub(crate) fn peer(&mut self, local: &str, remote: &str, asn: u32) -> &mut PeerConfig {
@@ -102,23 +108,21 @@ impl Router {
         self.handle.announce(net(prefix), Attributes::local(ip(next_hop)));
     }
 
-    /// What is known of a peer now. News are read on the way, for a driver nobody listens to stands still.
-    pub(crate) async fn report(&mut self, peer: &str) -> PeerReport {
-        while self.events.try_recv().is_ok() {}
+    /// What is known of a peer now.
+    pub(crate) async fn report(&self, peer: &str) -> PeerReport {
         let reports = self.handle.peers().await.expect("the driver runs");
         reports.into_iter().find(|report| report.peer == ip(peer)).expect("a configured peer")
     }
 
-    pub(crate) async fn paths(&mut self) -> Vec<PathView> {
-        while self.events.try_recv().is_ok() {}
+    pub(crate) async fn paths(&self) -> Vec<PathView> {
         self.handle.paths().await.expect("the driver runs")
     }
 
-    pub(crate) async fn is_up(&mut self, peer: &str) -> bool {
+    pub(crate) async fn is_up(&self, peer: &str) -> bool {
         self.report(peer).await.status.state == State::Established
     }
 
-    pub(crate) async fn up(&mut self, peer: &str) {
+    pub(crate) async fn up(&self, peer: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.is_up(peer).await {
             assert!(Instant::now() < deadline, "{peer} is not up: {:?}", self.report(peer).await.status);
@@ -126,7 +130,17 @@ impl Router {
         }
     }
 
-    pub(crate) async fn not_up(&mut self, peer: &str) {
+    /// Waits until a peer has been up more often than that, and is.
+    pub(crate) async fn up_again(&self, peer: &str, than: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.report(peer).await.status.history.established <= than {
+            assert!(Instant::now() < deadline, "{peer} did not come up again");
+            pause().await;
+        }
+        self.up(peer).await;
+    }
+
+    pub(crate) async fn not_up(&self, peer: &str) {
         let deadline = Instant::now() + PATIENCE;
         while self.is_up(peer).await {
             assert!(Instant::now() < deadline, "{peer} is still up");
@@ -135,7 +149,7 @@ impl Router {
     }
 
     /// Waits for a path of a peer.
-    pub(crate) async fn learns(&mut self, prefix: &str, peer: &str) -> PathView {
+    pub(crate) async fn learns(&self, prefix: &str, peer: &str) -> PathView {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let wanted = |path: &PathView| path.prefix == net(prefix) && path.peer == Some(ip(peer));
@@ -148,7 +162,7 @@ impl Router {
     }
 
     /// Waits until a peer has told so many prefixes in all.
-    pub(crate) async fn learns_many(&mut self, peer: &str, count: usize) {
+    pub(crate) async fn learns_many(&self, peer: &str, count: usize) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let report = self.report(peer).await;

@@ -37,7 +37,7 @@ fn both_families_over_either() {
 #[test]
 fn one_connection_of_two() {
     in_namespace(|| async {
-        let (mut a, mut b) = pair();
+        let (a, b) = pair();
         a.go();
         b.go();
         for round in 0..10 {
@@ -56,7 +56,7 @@ fn one_connection_of_two() {
             } else {
                 b.handle.reset_peer(ip(A), "again");
             }
-            a.not_up(B).await;
+            a.up_again(B, after.0.status.history.established).await;
         }
     });
 }
@@ -72,10 +72,10 @@ fn passwords() {
             b.peer(theirs, ours, 65_001).password = Some(Password::new("simsim").unwrap());
             a.go();
             b.go();
-            stays_down(&mut a, theirs).await;
+            stays_down(&a, theirs).await;
             b.config.peers.get_mut(&ip(ours)).unwrap().password = None;
             b.go();
-            stays_down(&mut a, theirs).await;
+            stays_down(&a, theirs).await;
             b.config.peers.get_mut(&ip(ours)).unwrap().password = Some(Password::new("sesame").unwrap());
             b.go();
             a.up(theirs).await;
@@ -97,7 +97,7 @@ fn hops() {
             b.peer(theirs, ours, 65_001).ttl = Ttl::Multihop(254);
             a.go();
             b.go();
-            stays_down(&mut a, theirs).await;
+            stays_down(&a, theirs).await;
             b.config.peers.get_mut(&ip(ours)).unwrap().ttl = Ttl::Security(1);
             b.go();
             a.up(theirs).await;
@@ -110,7 +110,7 @@ fn hops() {
 }
 
 /// Long enough for a dozen attempts at a session that would be up at the first.
-async fn stays_down(router: &mut Router, peer: &str) {
+async fn stays_down(router: &Router, peer: &str) {
     let end = std::time::Instant::now() + Duration::from_secs(3);
     while std::time::Instant::now() < end {
         assert!(!router.is_up(peer).await, "{peer} is up");
