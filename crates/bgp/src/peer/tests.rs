@@ -360,7 +360,7 @@ fn two_of_ours_agree_in_any_order() {
     for seed in 0..200 {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut pair = Pair::new(seed);
-        for _ in 0..400 {
+        for _ in 0..4000 {
             pair.step(&mut random);
             if pair.agree() {
                 break;
