@@ -46,17 +46,23 @@ enum Socket {
 pub(super) async fn drive(mailbox: Arc<Mailbox>, seed: u64, news: mpsc::Sender<Event>) {
     loop {
         mailbox.wait().await;
-        let wishes = mailbox.take_but_paths();
-        if wishes.stop.is_some() {
+        let Wishes { configuration, requests, stop, .. } = mailbox.take_but_paths();
+        if stop.is_some() {
             return;
         }
-        // Questions are answered by letting them go; there is nothing to tell yet.
-        let Some(configuration) = wishes.configuration else { continue };
+        // Before there is a configuration, questions are let go unanswered: there is nothing to tell.
+        let Some(configuration) = configuration else { continue };
         let (config, routing) = *configuration;
         if config.objections().iter().all(|objection| objection.peer.is_some()) {
             let mut core = Core::new(&config, routing.clone(), seed, news);
             core.configure(config, routing, Instant::now());
-            core.grant(mailbox.take());
+            for request in requests {
+                core.request(request, Instant::now());
+            }
+            // Paths that were announced before.
+            if let Some(text) = core.grant(mailbox.take()) {
+                return core.end(&text).await;
+            }
             return core.run(&mailbox).await;
         }
         for objection in config.objections() {
@@ -324,7 +330,10 @@ impl Core {
         let Ok(ends) = ends(&stream) else { return };
         let Some(peer) = self.peers.get_mut(&address) else { return };
         let mut actions = Vec::new();
-        match peer.accept(ends, now, &mut actions) {
+        let accepted = peer.accept(ends, now, &mut actions);
+        let deadline = peer.next_deadline();
+        self.reschedule(address, deadline);
+        match accepted {
             Ok(id) => {
                 self.unreachable.remove(&address);
                 self.open(address, id, stream);

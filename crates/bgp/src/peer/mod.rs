@@ -540,3 +540,6 @@ fn agreed(terms: &Terms) -> Terms {
     }
     terms
 }
+
+#[cfg(test)]
+mod tests;

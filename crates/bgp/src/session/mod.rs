@@ -255,7 +255,7 @@ impl Session {
                 out.extend(refresh.map(Output::Refresh));
             }
             Event::Progress { drained } => {
-                let wait = SEND_HOLD.max(self.hold_time() * 2);
+                let wait = self.send_hold_time();
                 self.timers.send_hold = (!drained).then(|| now + wait);
             }
             event => self.fail(event, StateMachineError::InEstablished, out),
@@ -350,6 +350,13 @@ impl Session {
         let interval = self.hold_time() / 3;
         let jitter = 0.75 + 0.25 * self.random.f64();
         self.timers.keepalive = later(now, interval.mul_f64(jitter));
+        if self.state == State::Established && self.timers.send_hold.is_none() {
+            self.timers.send_hold = Some(now + self.send_hold_time());
+        }
+    }
+
+    fn send_hold_time(&self) -> Duration {
+        SEND_HOLD.max(self.hold_time() * 2)
     }
 
     fn heard(&mut self, now: Instant) {
@@ -365,3 +372,6 @@ impl Session {
 fn later(now: Instant, wait: Duration) -> Option<Instant> {
     (!wait.is_zero()).then(|| now + wait)
 }
+
+#[cfg(test)]
+mod tests;

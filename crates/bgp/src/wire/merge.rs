@@ -8,12 +8,12 @@ use crate::as_path::{AsPath, Segment, SegmentKind};
 pub(super) fn four_octet_numbers(parts: &mut Parts) {
     let as4_path = parts.as4_path.take();
     let as4_aggregator = parts.as4_aggregator.take();
-    if let Some((asn, _)) = parts.aggregator {
+    if let (Some((asn, _)), Some(_)) = (parts.aggregator, as4_aggregator) {
         if asn != u32::from(AS_TRANS) {
             // Somebody aggregated who knows only two octets: what the older attributes say is no longer true.
             return;
         }
-        parts.aggregator = as4_aggregator.or(parts.aggregator);
+        parts.aggregator = as4_aggregator;
     }
     if let (Some(path), Some(as4)) = (&parts.as_path, as4_path)
         && let Some(ahead) = path.length().checked_sub(as4.length())

@@ -185,3 +185,6 @@ fn patch_length(out: &mut [u8], at: usize, length: usize) {
 pub fn encode_keepalive(out: &mut Vec<u8>) {
     message(out, Kind::Keepalive, |_| {});
 }
+
+#[cfg(test)]
+mod tests;
