@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ipnet::IpNet;
 
 pub use cni::{CONFLIST, conflist};
+pub(crate) use fabric::FORWARDING;
 pub use fabric::{Fabric, RUN_FOLDER, sweep};
 pub use namespace::Namespace;
 pub use plan::{Families, addresses};
@@ -75,7 +76,7 @@ impl Node {
         let families = fabric.families();
         let name = format!("node-{index}");
         let namespace = Namespace::machine(&name)?;
-        namespace.sysctls(fabric::FORWARDING)?;
+        namespace.sysctls(FORWARDING)?;
         // Where the module is loaded; bridged pod traffic then passes the rules, as on a real node.
         let bridged =
             [("-net/bridge/bridge-nf-call-iptables", "1"), ("-net/bridge/bridge-nf-call-ip6tables", "1")];
