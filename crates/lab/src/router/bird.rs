@@ -117,9 +117,6 @@ fn attributes(network: &Network) -> String {
     for community in &network.large_communities {
         let _ = write!(text, "bgp_large_community.add(({})); ", pair(community));
     }
-    if let Some(med) = network.med {
-        let _ = write!(text, "bgp_med = {med}; ");
-    }
     if let Some(hop) = network.next_hop {
         let _ = write!(text, "bgp_next_hop = {hop}; ");
     }
@@ -165,7 +162,7 @@ fn session(text: &mut String, place: &Place, config: &Config, neighbour: &Neighb
     for (name, _, v4) in channels.into_iter().filter(|(_, on, _)| *on) {
         let extended = v4 && neighbour.extended_next_hop;
         let own = place.addresses.iter().map(IpNet::addr).find(|own| own.is_ipv4() == (v4 && !extended));
-        let mut channel = "import all; export where source ~ [ RTS_STATIC, RTS_BGP ];".to_owned();
+        let mut channel = format!("import all; export filter {{ {} }};", export(config, v4));
         if let Some(own) = own {
             let _ = write!(channel, " next hop address {own};");
         }
@@ -182,6 +179,17 @@ fn session(text: &mut String, place: &Place, config: &Config, neighbour: &Neighb
     }
     *text += "}\n";
     Ok(())
+}
+
+/// BIRD clears a MED that a route was born with on its way to another autonomous system, but not what the filter sets.
+fn export(config: &Config, v4: bool) -> String {
+    let mut text = "if source !~ [ RTS_STATIC, RTS_BGP ] then reject; ".to_owned();
+    for network in config.networks.iter().filter(|network| network.prefix.addr().is_ipv4() == v4) {
+        if let Some(med) = network.med {
+            let _ = write!(text, "if net = {} then bgp_med = {med}; ", network.prefix);
+        }
+    }
+    text + "accept;"
 }
 
 /// Reads `show route … all`: a line for each path with its protocol in brackets, indented lines of attributes below it.

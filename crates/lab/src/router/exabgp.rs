@@ -20,6 +20,8 @@ const CONFIGURATION: &str = "/run/exabgp/exabgp.conf";
 const COMMANDS: &str = "/run/exabgp/commands";
 const EVENTS: &str = "/run/exabgp/events";
 const HELPER: &str = "/run/exabgp/helper";
+/// How many changes of a session's state are shown.
+const SHOWN: usize = 4;
 
 /// Both ends of the named pipe are held open, and the standard output that ExaBGP reads stays so as well: an end of file
 /// would count as a death of the helper. The reader of the pipe goes with the helper.
@@ -65,7 +67,15 @@ impl Daemon for ExaBgp {
             .collect();
         let last = about.iter().rev().find(|event| event["type"] == "state");
         let established = last.is_some_and(|event| event["neighbor"]["state"] == "up");
-        let said = about.iter().rev().take(6).rev().map(ToString::to_string);
+        // It may have tried again many times since it was told why.
+        let states = about.iter().filter(|event| event["type"] == "state").count();
+        let mut skipped = states.saturating_sub(SHOWN);
+        let shown = about.iter().filter(|event| {
+            let skip = event["type"] == "state" && skipped > 0;
+            skipped -= usize::from(skip);
+            !skip
+        });
+        let said = shown.map(ToString::to_string);
         Ok(Peering { established, said: said.collect::<Vec<_>>().join("\n") })
     }
 

@@ -23,6 +23,7 @@ impl Daemon for Frr {
         let mut daemons = Vec::new();
         place.write(CONFIGURATION, render(config))?;
         if !again {
+            enlist_root(place)?;
             place.remove("/run/frr/zserv.api")?;
             // -K: routes of a bgpd that has gone stay that long, for one that comes back to take over.
             let keep = config.graceful_restart.map_or(String::new(), |seconds| format!("-K{seconds}"));
@@ -78,6 +79,18 @@ impl Daemon for Frr {
             &format!("router bgp {}\nneighbor {neighbour} shutdown message {text}\n", config.asn),
         )
     }
+}
+
+/// Both daemons insist that their user is in the group `frrvty`. In this mount namespace, root is.
+fn enlist_root(place: &Place) -> Result<(), Error> {
+    let enlisted = |line: &str| match line.strip_prefix("frrvty:") {
+        Some(rest) if rest.ends_with(':') => format!("{line}root\n"),
+        Some(_) => format!("{line},root\n"),
+        None => format!("{line}\n"),
+    };
+    let groups: String = place.read("/etc/group")?.lines().map(enlisted).collect();
+    place.write("/run/frr/group", groups)?;
+    place.ask("mount", ["--bind", "/run/frr/group", "/etc/group"]).map(drop)
 }
 
 fn configure(place: &Place, lines: &str) -> Result<(), Error> {

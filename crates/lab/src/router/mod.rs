@@ -208,6 +208,11 @@ impl Router {
         self.config.as_ref()
     }
 
+    /// The same to change, for the next start.
+    pub fn config_mut(&mut self) -> Option<&mut Config> {
+        self.config.as_mut()
+    }
+
     /// The last lines its daemons printed.
     pub fn log(&self) -> String {
         place::tail(&self.place.log)
@@ -220,7 +225,7 @@ impl Router {
 
     /// Starts it with this configuration, after ending what runs, and waits until it answers.
     pub fn start(&mut self, config: Config) -> Result<(), Error> {
-        self.end();
+        self.stop();
         self.config = Some(config);
         self.launch(false)
     }
@@ -230,6 +235,13 @@ impl Router {
         if let Some(mut daemon) = self.processes.pop() {
             let _ = daemon.kill();
             let _ = daemon.wait();
+        }
+    }
+
+    /// Kills all of its daemons.
+    pub fn stop(&mut self) {
+        while !self.processes.is_empty() {
+            self.kill();
         }
     }
 
@@ -296,17 +308,11 @@ impl Router {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-
-    fn end(&mut self) {
-        while !self.processes.is_empty() {
-            self.kill();
-        }
-    }
 }
 
 impl Drop for Router {
     fn drop(&mut self) {
-        self.end();
+        self.stop();
         self.fabric.unplug(&self.port);
         self.fabric.withdraw(&self.place.namespace);
     }

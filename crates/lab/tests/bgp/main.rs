@@ -14,4 +14,6 @@
 
 mod checks;
 mod foreign;
+mod malformed;
+mod raw;
 mod setup;

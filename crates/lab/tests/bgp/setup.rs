@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use lab::node::{Fabric, Families};
 use lab::router::{Config, Neighbour, Network, Path, Router, Software};
+use serde_json::Value;
 
 /// Reconnecting takes some seconds in every implementation, and a busy machine is slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,6 +54,7 @@ pub(crate) enum Over {
 /// A wire with routers on it, each in an autonomous system of its own unless a check says otherwise.
 pub(crate) struct Wire {
     pub(crate) routers: Vec<Router>,
+    link_local: Vec<IpAddr>,
     _fabric: Arc<Fabric>,
 }
 
@@ -62,8 +64,9 @@ impl Wire {
         let router = |(at, one): (usize, &Software)| {
             Router::new(&fabric, 0, u8::try_from(at + 1).unwrap(), *one).expect("a router")
         };
-        let routers = software.iter().enumerate().map(router).collect();
-        Self { routers, _fabric: fabric }
+        let routers: Vec<Router> = software.iter().enumerate().map(router).collect();
+        let link_local = routers.iter().map(link_local).collect();
+        Self { routers, link_local, _fabric: fabric }
     }
 
     pub(crate) fn address(&self, at: usize, over: Over) -> IpAddr {
@@ -84,6 +87,8 @@ impl Wire {
 
     /// Starts the first two as each other's neighbours; `change` has the last word on router number, its configuration.
     pub(crate) fn start_pair(&mut self, over: Over, change: impl Fn(usize, &mut Config)) {
+        // Both down first: a connection of the life before would be in the way of some.
+        self.routers[..2].iter_mut().for_each(Router::stop);
         for at in [0, 1] {
             let mut config = self.config(at).neighbour(self.neighbour(1 - at, over));
             change(at, &mut config);
@@ -100,6 +105,76 @@ impl Wire {
                 if peering.established { Ok(()) } else { Err(format!("{}\n{}", peering.said, router.log())) }
             });
         }
+    }
+
+    /// The global address of the router whose link-local address this is; a next hop may be either.
+    fn global(&self, hop: IpAddr) -> IpAddr {
+        let own = |(at, one): (usize, &IpAddr)| (*one == hop).then(|| self.address(at, Over::V6));
+        self.link_local.iter().enumerate().find_map(own).unwrap_or(hop)
+    }
+
+    /// Whether router `at` says that its session with router `other` is established.
+    pub(crate) fn is_established(&self, at: usize, other: usize, over: Over) -> bool {
+        let peering = self.routers[at].peering(self.address(other, over));
+        peering.unwrap_or_else(|error| panic!("{error}")).established
+    }
+
+    /// Waits until both have been told that the initial table is complete, where they show it: only then does a helper keep
+    /// what a restarting neighbour had announced.
+    pub(crate) fn settled(&self, a: usize, b: usize, over: Over) {
+        for (own, other) in [(a, b), (b, a)] {
+            let router = &self.routers[own];
+            if router.software() != Software::Frr {
+                continue;
+            }
+            eventually(&format!("{}: End-of-RIB from its neighbour", router.name()), || {
+                let said = router.peering(self.address(other, over)).map_err(|error| error.to_string())?.said;
+                let said: Value = serde_json::from_str(&said).map_err(|error| error.to_string())?;
+                let families = said["gracefulRestartInfo"]["endOfRibRecv"].clone();
+                let both = ["ipv4Unicast", "ipv6Unicast"].iter().all(|name| families[name] == true);
+                if both { Ok(()) } else { Err(families.to_string()) }
+            });
+        }
+    }
+
+    /// Sum of counters of router `at`'s kernel (`TcpExt` of netstat).
+    pub(crate) fn counted(&self, at: usize, names: &[&str]) -> u64 {
+        let read = || std::fs::read_to_string("/proc/thread-self/net/netstat").expect("counters");
+        let text = self.routers[at].namespace().run(read).expect("the router");
+        let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+        let (keys, values) = (lines.next().expect("names"), lines.next().expect("values"));
+        let pairs = keys.split(' ').zip(values.split(' '));
+        pairs.filter(|(key, _)| names.contains(key)).filter_map(|(_, value)| value.parse::<u64>().ok()).sum()
+    }
+
+    /// Waits until they have come to `enough`.
+    pub(crate) fn counts(&self, at: usize, names: &[&str], enough: u64) {
+        eventually(&format!("{names:?} on {}", self.routers[at].name()), || match self.counted(at, names) {
+            now if now >= enough => Ok(()),
+            now => Err(format!("{now} of {enough}\n{}", self.routers[at].log())),
+        });
+    }
+
+    /// Everything that happens to the routes in router `at`'s kernel from now on.
+    pub(crate) fn watch(&self, at: usize) -> Watch {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let output = file.reopen().expect("the file");
+        let spawn = move || {
+            lab::process::spawn(lab::process::tied("ip").args(["-o", "monitor", "route"]).stdout(output))
+        };
+        let child = self.routers[at].namespace().run(spawn).expect("the router").expect("ip monitor");
+        Watch { child, file }
+    }
+
+    /// Waits until router `at` has heard from router `other` why the session ends.
+    pub(crate) fn hears(&self, at: usize, other: usize, over: Over, why: Cease, text: &str) {
+        let router = &self.routers[at];
+        eventually(&format!("{} hears {why:?} and '{text}'", router.name()), || {
+            let said = router.peering(self.address(other, over)).map_err(|error| error.to_string())?.said;
+            let log = router.log();
+            let heard = heard(router.software(), &said, &log, why, text);
+            if heard { Ok(()) } else { Err(format!("{said}\n{log}")) }
+        });
     }
 
     /// Waits until router `at` has a path to `prefix` from another router that is `good`.
@@ -134,10 +209,96 @@ impl Wire {
         eventually(&format!("{}: kernel route to {prefix} over {hops:?}", router.name()), || {
             let routes = router.kernel_routes(&net(prefix)).map_err(|error| error.to_string())?;
             let found: std::collections::BTreeSet<IpAddr> =
-                routes.iter().flat_map(|route| route.gateways.clone()).collect();
+                routes.iter().flat_map(|route| &route.gateways).map(|hop| self.global(*hop)).collect();
             if found == hops.iter().copied().collect() { Ok(()) } else { Err(format!("{routes:?}")) }
         });
     }
+}
+
+fn link_local(router: &Router) -> IpAddr {
+    let show = || {
+        let mut ip = lab::process::command("ip");
+        lab::process::run(ip.args(["-j", "-6", "addr", "show", "dev", "eth0", "scope", "link"]))
+    };
+    // It is there a moment after the link is up.
+    eventually(&format!("{}: a link-local address", router.name()), || {
+        let shown = router.namespace().run(show).expect("the router").expect("addresses");
+        let links: Vec<Value> = serde_json::from_str(&shown).unwrap_or_default();
+        let address = links.iter().find_map(|link| link["addr_info"][0]["local"].as_str()?.parse().ok());
+        address.ok_or(shown)
+    })
+}
+
+/// Subcodes of Cease (RFC 4486).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cease {
+    MaximumPrefixes = 1,
+    AdministrativeShutdown = 2,
+}
+
+/// Whether an implementation says, in its own words, that it was sent this Cease with this text.
+fn heard(software: Software, said: &str, log: &str, why: Cease, text: &str) -> bool {
+    let json = || serde_json::from_str::<Value>(said).unwrap_or_default();
+    let subcode = why as u64;
+    match software {
+        Software::Frr => {
+            let said = json();
+            let last = said["lastErrorCodeSubcode"] == format!("06{subcode:02}").as_str();
+            last && (text.is_empty() || said["lastShutdownDescription"] == text)
+        }
+        Software::Bird => {
+            let words = match why {
+                Cease::MaximumPrefixes => "Maximum number of prefixes reached",
+                Cease::AdministrativeShutdown => "Administrative shutdown",
+            };
+            said.contains(&format!("Received: {words}")) && said.contains(text)
+        }
+        // It says so in its log only.
+        Software::GoBgp => log.lines().any(|line| {
+            line.contains("received notification")
+                && line.contains("Code=6")
+                && line.contains(&format!("Subcode={subcode}"))
+                && line.contains(text)
+        }),
+        Software::ExaBgp => {
+            said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).any(|event| {
+                let notification = &event["neighbor"]["notification"];
+                let hex: String = text.bytes().map(|byte| format!("{byte:02X}")).collect();
+                notification["code"] == 6
+                    && notification["subcode"] == subcode
+                    && notification["data"].as_str().is_some_and(|data| data.contains(&hex))
+            })
+        }
+        Software::Speaker => {
+            let last = &json()["last_received"];
+            last["code"] == 6 && last["subcode"] == subcode && (text.is_empty() || last["text"] == text)
+        }
+    }
+}
+
+/// A running `ip monitor route`.
+pub(crate) struct Watch {
+    child: std::process::Child,
+    file: tempfile::NamedTempFile,
+}
+
+impl Watch {
+    /// What it has printed so far.
+    pub(crate) fn text(&self) -> String {
+        std::fs::read_to_string(self.file.path()).expect("the file")
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The family of a prefix, as the family a session runs over.
+pub(crate) fn family(prefix: &str) -> Over {
+    if prefix.contains(':') { Over::V6 } else { Over::V4 }
 }
 
 pub(crate) fn net(prefix: &str) -> IpNet {
@@ -164,5 +325,5 @@ pub(crate) fn v4(at: usize, n: usize) -> String {
 
 /// The `n`th IPv6 prefix of router `at`.
 pub(crate) fn v6(at: usize, n: usize) -> String {
-    format!("2001:db8:{}:{n:x}::/64", at + 1)
+    format!("2001:db8:{}:{:x}::/64", at + 1, n + 16)
 }
