@@ -9,9 +9,14 @@ pub mod community;
 pub mod config;
 pub mod families;
 pub mod family;
+pub mod graceful_restart;
 pub mod negotiated;
 pub mod password;
+pub mod peer;
+pub mod session;
+pub mod transport;
 pub mod update;
+pub mod wire;
 
 pub use as_path::{AsPath, Segment, SegmentKind};
 pub use asn::{Asn, AsnError};

@@ -7,15 +7,15 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use linux::firewall::FirewallLane;
+use linux::firewall::{FirewallLane, SetsLane};
 use linux::iptables::tool::Programs;
 use linux::ipvs::IpvsLane;
 use linux::lane::{Job, Lane, ReadError, run_batch};
-use linux::reconciler::Reconciler;
+use linux::reconciler::{Gate, Reconciler};
 use linux::route::{OwnPorts, RouteLane, Rtnetlink, local_addresses};
 use linux::row::{LaneName, Name, Table};
 
-use crate::core::{Ownership, scopes};
+use crate::core::{self, Ownership};
 use crate::network_services::base;
 use crate::node::{Facts, ThisNode};
 use crate::options::Options;
@@ -55,7 +55,7 @@ pub fn run(options: &Options) -> Result<(), CleanupError> {
     }
     let found: BTreeMap<Table, usize> =
         reconciler.counts().map(|(table, count)| (table, count.actual)).collect();
-    reconciler.allow_removals();
+    reconciler.allow_removals([Gate::all()]);
     remove(&mut reconciler, &mut lanes);
     for (table, count) in reconciler.counts() {
         let before = found.get(&table).copied().unwrap_or_default();
@@ -75,14 +75,16 @@ pub fn run(options: &Options) -> Result<(), CleanupError> {
 /// The lanes in the order their readings need: what tells whose a virtual server is comes before IPVS. A lane whose
 /// kernel part is not there has nothing to clean.
 fn open(options: &Options) -> Vec<(LaneName, Box<dyn Lane>)> {
-    let (route, firewall) = scopes();
+    // Of every controller, whether it is switched on now or not.
+    let needs = core::needs(&core::all(), &Name::from(""), options);
     let mut lanes: Vec<(LaneName, Box<dyn Lane>)> =
-        vec![(LaneName::Route, Box::new(RouteLane::new(route, OwnPorts::default())))];
+        vec![(LaneName::Route, Box::new(RouteLane::new(needs.routes, OwnPorts::default())))];
+    lanes.push((LaneName::Sets, Box::new(SetsLane::new(needs.firewall.clone()))));
     match Programs::detect() {
         Ok(programs) => {
-            lanes.push((LaneName::Firewall, Box::new(FirewallLane::with_programs(firewall, programs))));
+            lanes.push((LaneName::Firewall, Box::new(FirewallLane::with_programs(needs.firewall, programs))));
         }
-        Err(error) => tracing::warn!("sets and rules are not cleaned up: {error}"),
+        Err(error) => tracing::warn!("firewall rules are not cleaned up, nor sets they use: {error}"),
     }
     match IpvsLane::open(base::timeouts(options)) {
         Ok(lane) => lanes.push((LaneName::Ipvs, Box::new(lane))),

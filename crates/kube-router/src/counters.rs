@@ -7,7 +7,7 @@ use linux::ipvs::Connections;
 use linux::row::VirtualServerKey;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::core::Input;
+use crate::core::{Input, News};
 use crate::metrics::{ServiceCounter, ServiceCounters};
 
 /// Reads IPVS on a socket of its own and asks the core whose each virtual server is.
@@ -28,7 +28,7 @@ impl IpvsCounters {
 impl ServiceCounters for IpvsCounters {
     fn read(&self) -> Vec<ServiceCounter> {
         let (ask, answer) = oneshot::channel();
-        if self.core.blocking_send(Input::Owners(ask)).is_err() {
+        if self.core.blocking_send(Input::News(News::Owners(ask))).is_err() {
             return Vec::new();
         }
         let Ok(owners) = answer.blocking_recv() else { return Vec::new() };

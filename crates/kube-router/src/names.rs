@@ -70,6 +70,18 @@ pub mod link {
     pub const NOT_NODE_LOCAL: [&str; 3] = ["dummy", "kube", "docker"];
 }
 
+/// Order of our rules at the head of chains that are not ours: lower ranks come first.
+pub mod rank {
+    /// Jumps to network policy in `filter`.
+    pub const POLICY: u8 = 10;
+    /// The jump to the service firewall in `filter`.
+    pub const SERVICES: u8 = 20;
+    /// What is accepted from and to pods in `filter`.
+    pub const PODS: u8 = 30;
+    /// The jump to hairpin source NAT in `nat`.
+    pub const HAIRPIN: u8 = 10;
+}
+
 /// Routing tables, rule priorities and the route protocol.
 pub mod route {
     /// Routes from pods to nodes behind a tunnel (`kube-router`).

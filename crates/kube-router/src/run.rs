@@ -6,16 +6,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::http::Uri;
-
+use linux::row::{LaneName, Name};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 
-use crate::core::{self, Core, Input, LaneError};
+use crate::core::{self, Core, LaneError};
 use crate::counters::IpvsCounters;
 use crate::health::{Awaited, Health};
 use crate::kube::client::{self, ClientError};
-use crate::kube::model::{Kind, WatchEvent};
-use crate::kube::watch::{self, Selection};
+use crate::kube::watch;
 use crate::listen::{self, ListenError};
 use crate::metrics::{Metrics, MetricsError};
 use crate::options::{self, Options, Request};
@@ -193,46 +191,33 @@ pub struct Start {
 async fn core(start: Start, stop: &mut Stop) -> Result<(), RunError> {
     let Start { node, client, options, health, metrics, programmed } = start;
     tracing::info!(node, server = server(&client.cluster_url), "started");
-    if !options.controllers.service_proxy {
+    let controllers = core::enabled(&options);
+    if controllers.is_empty() {
         programmed.done();
         stop.asked().await;
         return Ok(());
     }
     let client = watch::client(client).map_err(RunError::Connect)?;
-    let (wanted, follow) = tokio::sync::watch::channel(Arc::default());
-    let selections = selections(&node, &options);
-    let core = Core::start(&node, Arc::new(options), &health, &metrics, programmed, wanted)?;
-    metrics.attach_service_counters(Arc::new(IpvsCounters::new(core.clone())))?;
-    tokio::spawn(health_ports::follow(follow));
-    let (events, seen) = mpsc::channel(core::INBOX);
-    for selection in selections {
-        watch::start(client.clone(), selection, watch::Tuning::default(), events.clone());
+    let (health_ports, follow) = tokio::sync::watch::channel(Arc::default());
+    let needs = core::needs(&controllers, &Name::from(node.as_str()), &options);
+    let core = Core::start(core::Start {
+        node: &node,
+        options: Arc::new(options),
+        controllers,
+        health: &health,
+        metrics: &metrics,
+        ready: programmed,
+        health_ports,
+    })?;
+    if needs.lanes.contains(&LaneName::Ipvs) {
+        metrics.attach_service_counters(Arc::new(IpvsCounters::new(core.clone())))?;
+        tokio::spawn(health_ports::follow(follow));
     }
-    tokio::spawn(forward(seen, core));
+    for selection in needs.watches {
+        watch::start(client.clone(), selection, watch::Tuning::default(), core.clone());
+    }
     stop.asked().await;
     Ok(())
-}
-
-/// What the service proxy watches: no headless Services, only this node, and only its pods unless removed endpoints
-/// are given their pod's time to finish.
-fn selections(node: &str, options: &Options) -> [Selection; 4] {
-    let own = Selection { fields: Some(format!("metadata.name={node}")), ..Selection::all(Kind::Node) };
-    let drains = options.service_proxy.drain.is_some();
-    [
-        Selection::not_headless(Kind::Service),
-        Selection::not_headless(Kind::EndpointSlice),
-        own,
-        if drains { Selection::all(Kind::Pod) } else { Selection::pods_of(node) },
-    ]
-}
-
-/// Hands on what the watches see; waits when the core is busy, and the watches with it.
-async fn forward(mut seen: mpsc::Receiver<WatchEvent>, core: mpsc::Sender<Input>) {
-    while let Some(event) = seen.recv().await {
-        if core.send(Input::Watch(event)).await.is_err() {
-            return;
-        }
-    }
 }
 
 /// Host and port of a URL, without a user or password it may hold.

@@ -14,6 +14,7 @@ pub mod cluster;
 pub mod control_plane;
 pub mod kubelet;
 pub mod node;
+pub mod policy;
 pub mod probe;
 pub mod process;
 #[allow(

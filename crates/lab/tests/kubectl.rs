@@ -195,6 +195,50 @@ async fn manifests_are_applied_shown_changed_and_deleted() {
     assert!(cluster.handle.list(Resource::ConfigMaps, Some("shop")).is_empty());
 }
 
+const POLICY: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  ingress:
+  - from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}]
+    ports: [{port: 80, endPort: 90}, {port: dns, protocol: UDP}]
+  egress: [{to: [{namespaceSelector: {}}]}]
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_are_completed_checked_and_changed() {
+    let cluster = Cluster::start().await;
+    cluster.ok(&["apply", "-f", "-"], POLICY).await;
+    let spec = cluster.get(Resource::NetworkPolicies, "web")["spec"].clone();
+    assert_eq!(spec["policyTypes"], json!(["Ingress", "Egress"]));
+    assert_eq!(spec["ingress"][0]["ports"][0], json!({ "port": 80, "endPort": 90, "protocol": "TCP" }));
+    let table = cluster.ok(&["get", "netpol"], "").await;
+    assert_eq!(columns(table.lines().nth(1).unwrap())[..2], ["web", "app=web"]);
+    let told = cluster.ok(&["describe", "netpol", "web"], "").await;
+    assert!(told.contains("CIDR: 10.0.0.0/8") && told.contains("Except: 10.1.0.0/16"), "{told}");
+
+    for (good, bad, field) in [
+        ("10.0.0.0/8", "10.0.0.0/40", "spec.ingress[0].from[0].ipBlock.cidr"),
+        ("10.1.0.0/16", "11.1.0.0/16", "spec.ingress[0].from[0].ipBlock.except[0]"),
+        ("endPort: 90", "endPort: 70", "spec.ingress[0].ports[0].endPort"),
+    ] {
+        let said = cluster.refused(&["apply", "-f", "-"], &POLICY.replace(good, bad)).await;
+        assert!(said.contains(field), "{bad}: {said}");
+    }
+    assert_eq!(
+        cluster.get(Resource::NetworkPolicies, "web")["spec"],
+        spec,
+        "a refused change changes nothing"
+    );
+    cluster.ok(&["apply", "-f", "-"], &POLICY.replace("app: web", "app: other")).await;
+    let selector = cluster.get(Resource::NetworkPolicies, "web")["spec"]["podSelector"].clone();
+    assert_eq!(selector, json!({ "matchLabels": { "app": "other" } }));
+    cluster.ok(&["delete", "netpol", "web"], "").await;
+    assert!(cluster.handle.get(Resource::NetworkPolicies, None, "web").is_none());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn changed_ports_merge_by_port() {
     let cluster = Cluster::start().await;

@@ -1,44 +1,42 @@
-//! The firewall lane: sets over netlink, rules through `iptables-restore`.
+//! The firewall lane: chains and rules through `iptables-restore`, one transaction for each family and table.
 //!
-//! Decided here: the order within a stage, so that nothing allowed before and after is refused meanwhile and nothing
-//! forbidden before and after passes: sets, added members, rules, removed members, removed sets. Rules are one
-//! transaction for each family and table. A stage that changes only sets and members starts no process. What others
-//! change is found by [`Lane::read`] only.
+//! The sets that rules look into are written by the [`SetsLane`]. That neither allows nor refuses too much in between
+//! is the order of the reconciler: a rule that names a set waits until it is filled, a set goes after the last rule
+//! that names it. What others change is found by [`Lane::read`] only.
 
 mod foreign;
 mod rules;
 mod scope;
 mod sets;
+mod sets_lane;
 
 use std::collections::BTreeMap;
 
-pub use scope::FirewallScope;
+pub use scope::{FirewallScope, ForeignPlace};
+pub use sets_lane::SetsLane;
 
-use crate::ipset::{self, Edit as MemberEdit, Sets, kernel_name};
 use crate::iptables::restore::{self, Edit};
 use crate::iptables::save;
 use crate::iptables::tool::{self, Programs};
 use crate::lane::{Change, Lane, ReadError, Refusal};
-use crate::netlink;
-use crate::row::{Family, FilterTable, Key, Member, Row, SetKey};
+use crate::row::{Family, FilterTable, Key, Row};
 use rules::Asked;
 
 type Outcomes = Vec<Option<Result<(), Refusal>>>;
 type TableEdits = BTreeMap<(Family, FilterTable), Vec<(usize, Edit)>>;
 
-/// Sets, members, chains, and rules in foreign chains of one network namespace.
+/// Chains, and rules in foreign chains, of one network namespace.
 #[derive(Debug)]
 pub struct FirewallLane {
     scope: FirewallScope,
-    sets: Option<Sets>,
     programs: Option<Programs>,
     asked: Asked,
 }
 
 impl FirewallLane {
-    /// Opens nothing yet: the socket and the programs are looked for at first use, on the lane's own thread.
+    /// Opens nothing yet: the programs are looked for at first use, on the lane's own thread.
     pub fn new(scope: FirewallScope) -> FirewallLane {
-        FirewallLane { scope, sets: None, programs: None, asked: Asked::new() }
+        FirewallLane { scope, programs: None, asked: Asked::new() }
     }
 
     /// With programs already chosen, e.g. because the agent asked them for `--random-fully`.
@@ -46,38 +44,11 @@ impl FirewallLane {
         FirewallLane { programs: Some(programs), ..FirewallLane::new(scope) }
     }
 
-    fn sets(&mut self) -> Result<&mut Sets, netlink::Error> {
-        match self.sets {
-            Some(ref mut sets) => Ok(sets),
-            None => Ok(self.sets.insert(Sets::open()?)),
-        }
-    }
-
     fn programs(&mut self) -> Result<&Programs, tool::Error> {
         match self.programs {
             Some(ref programs) => Ok(programs),
             None => Ok(self.programs.insert(Programs::detect()?)),
         }
-    }
-
-    fn read_sets(&mut self) -> Result<Vec<(Key, Row)>, netlink::Error> {
-        let mut rows = Vec::new();
-        let described = self.sets()?.describe()?;
-        for description in described {
-            if !self.scope.has_set(&description.key.name) || description.header.is_none() {
-                continue;
-            }
-            // A set destroyed by someone since is not there.
-            let Some((description, members)) = self.sets()?.members(&kernel_name(&description.key))? else {
-                continue;
-            };
-            let Some(header) = description.header else { continue };
-            rows.reserve(members.len() + 1);
-            rows.push((Key::Set(description.key.clone()), Row::Set(header)));
-            let member = |member| (Key::Member(description.key.clone(), member), Row::Member);
-            rows.extend(members.into_iter().map(member));
-        }
-        Ok(rows)
     }
 
     fn read_rules(&mut self) -> Result<Vec<(Key, Row)>, tool::Error> {
@@ -89,60 +60,6 @@ impl FirewallLane {
             }
         }
         Ok(rows)
-    }
-
-    fn put_sets(&mut self, stage: &[Change], outcomes: &mut Outcomes) {
-        for (change, outcome) in stage.iter().zip(outcomes) {
-            if let (Key::Set(key), Some(Row::Set(header))) = (&change.key, &change.to) {
-                *outcome = Some(match self.sets() {
-                    Ok(sets) => sets::put(sets, key, header),
-                    Err(error) => Err(ipset::errno::refusal("opening netfilter netlink", &error)),
-                });
-            }
-        }
-    }
-
-    fn change_members(&mut self, edit: MemberEdit, stage: &[Change], outcomes: &mut Outcomes) {
-        let mut by_set: BTreeMap<&SetKey, (Vec<usize>, Vec<Member>)> = BTreeMap::new();
-        for (index, change) in stage.iter().enumerate() {
-            let Key::Member(set, member) = &change.key else { continue };
-            if change.to.is_some() == (edit == MemberEdit::Add) {
-                let (indexes, members) = by_set.entry(set).or_default();
-                indexes.push(index);
-                members.push(*member);
-            }
-        }
-        for (set, (indexes, members)) in by_set {
-            let answers = match self.sets() {
-                Ok(sets) => sets::change(sets, edit, set, &members),
-                Err(error) => {
-                    let refusal = ipset::errno::refusal("opening netfilter netlink", &error);
-                    vec![Err(refusal); members.len()]
-                }
-            };
-            answer(outcomes, indexes, answers);
-        }
-    }
-
-    fn destroy_sets(&mut self, stage: &[Change], outcomes: &mut Outcomes) {
-        let (indexes, keys): (Vec<usize>, Vec<SetKey>) = stage
-            .iter()
-            .enumerate()
-            .filter_map(|(index, change)| match (&change.key, &change.to) {
-                (Key::Set(key), None) => Some((index, key.clone())),
-                _ => None,
-            })
-            .unzip();
-        if keys.is_empty() {
-            return;
-        }
-        let answers = match self.sets() {
-            Ok(sets) => sets::destroy(sets, &keys),
-            Err(error) => {
-                vec![Err(ipset::errno::refusal("opening netfilter netlink", &error)); keys.len()]
-            }
-        };
-        answer(outcomes, indexes, answers);
     }
 
     fn change_rules(&mut self, stage: &[Change], outcomes: &mut Outcomes) {
@@ -172,7 +89,7 @@ impl FirewallLane {
     /// each family that has such a change.
     fn edit_foreign(&mut self, stage: &[Change], edits: &mut TableEdits, outcomes: &mut Outcomes) {
         for family in Family::ALL {
-            let changes: Vec<_> = stage
+            let mut changes: Vec<_> = stage
                 .iter()
                 .enumerate()
                 .filter_map(|(index, change)| match (&change.key, &change.to) {
@@ -187,6 +104,7 @@ impl FirewallLane {
             if changes.is_empty() {
                 continue;
             }
+            changes.sort_by_key(|(.., position)| foreign::turn(*position));
             for (_, chain, rule, position) in &changes {
                 if let Some(position) = position {
                     self.asked.insert(((*chain).clone(), (*rule).clone()), *position);
@@ -221,24 +139,20 @@ impl FirewallLane {
 
 impl Lane for FirewallLane {
     fn read(&mut self) -> Result<Vec<(Key, Row)>, ReadError> {
-        let mut rows =
-            self.read_sets().map_err(|source| ReadError { table: "sets", source: source.into() })?;
-        rows.extend(
-            self.read_rules().map_err(|source| ReadError { table: "chains", source: source.into() })?,
-        );
-        Ok(rows)
+        self.read_rules().map_err(|source| ReadError { table: "chains", source: source.into() })
     }
 
     fn apply(&mut self, stage: &[Change]) -> Vec<Result<(), Refusal>> {
         let mut outcomes: Outcomes = vec![None; stage.len()];
-        self.put_sets(stage, &mut outcomes);
-        self.change_members(MemberEdit::Add, stage, &mut outcomes);
         self.change_rules(stage, &mut outcomes);
-        self.change_members(MemberEdit::Delete, stage, &mut outcomes);
-        self.destroy_sets(stage, &mut outcomes);
-        let unknown = || Err(Refusal::new("not a row of the firewall lane"));
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
+        finished(outcomes, "firewall")
     }
+}
+
+/// The outcomes of a stage; a change that got none is of another lane.
+fn finished(outcomes: Outcomes, lane: &str) -> Vec<Result<(), Refusal>> {
+    let unknown = || Err(Refusal::new(format!("not a row of the {lane} lane")));
+    outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
 }
 
 /// Notes the edit of a change, or why it can have none. An edit of nothing is done already.

@@ -65,6 +65,16 @@ pub trait Lane: Send {
     fn apply(&mut self, stage: &[Change]) -> Vec<Result<(), Refusal>>;
 }
 
+impl<L: Lane + ?Sized> Lane for Box<L> {
+    fn read(&mut self) -> Result<Vec<(Key, Row)>, ReadError> {
+        (**self).read()
+    }
+
+    fn apply(&mut self, stage: &[Change]) -> Vec<Result<(), Refusal>> {
+        (**self).apply(stage)
+    }
+}
+
 /// What a lane thread is asked to do.
 #[derive(Debug)]
 pub enum Job {

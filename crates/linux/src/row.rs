@@ -376,8 +376,8 @@ pub struct ChainKey {
 /// Where a rule of ours stands in a chain that is not ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Position {
-    /// Before every other rule.
-    First,
+    /// Before every other rule but those of ours that are first with a lower rank; equal ranks stand in any order.
+    First(u8),
     /// After every other rule at the time of insertion; later rules of others may follow.
     Last,
     /// Anywhere.
@@ -425,6 +425,11 @@ pub enum Key {
     Chain(ChainKey),
     /// A rule of ours (most often a jump) in a chain that is not ours.
     ForeignRule(ChainKey, Rule),
+    /// A verdict map: which chain of `filter` a packet is sent to, by one of its addresses. nftables only; shares its
+    /// names with sets.
+    VerdictMap(SetKey),
+    /// An entry of a verdict map.
+    Verdict(SetKey, IpAddr),
 }
 
 /// Lanes: groups of tables that share a kernel interface and a thread.
@@ -436,13 +441,16 @@ pub enum LaneName {
     Route,
     /// IPVS.
     Ipvs,
-    /// Sets and rules.
+    /// Sets and their members.
+    Sets,
+    /// Chains and rules.
     Firewall,
 }
 
 impl LaneName {
     /// Every lane, in the order of start-up messages.
-    pub const ALL: [LaneName; 4] = [LaneName::Sysctl, LaneName::Route, LaneName::Ipvs, LaneName::Firewall];
+    pub const ALL: [LaneName; 5] =
+        [LaneName::Sysctl, LaneName::Route, LaneName::Ipvs, LaneName::Sets, LaneName::Firewall];
 }
 
 /// Tables as metrics and `status` name them.
@@ -462,6 +470,8 @@ pub enum Table {
     Members,
     Chains,
     ForeignRules,
+    VerdictMaps,
+    Verdicts,
 }
 
 impl Key {
@@ -481,6 +491,8 @@ impl Key {
             Key::Member(..) => Table::Members,
             Key::Chain(_) => Table::Chains,
             Key::ForeignRule(..) => Table::ForeignRules,
+            Key::VerdictMap(_) => Table::VerdictMaps,
+            Key::Verdict(..) => Table::Verdicts,
         }
     }
 
@@ -495,6 +507,7 @@ impl Key {
         match self {
             Key::RealServer(server, ..) => Some(Key::VirtualServer(*server)),
             Key::Member(set, _) => Some(Key::Set(set.clone())),
+            Key::Verdict(map, _) => Some(Key::VerdictMap(map.clone())),
             Key::Address { link, .. } => Some(Key::Link(link.clone())),
             _ => None,
         }
@@ -503,7 +516,7 @@ impl Key {
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 13] = [
+    pub const ALL: [Table; 15] = [
         Table::Sysctls,
         Table::Links,
         Table::BridgePorts,
@@ -517,6 +530,8 @@ impl Table {
         Table::Members,
         Table::Chains,
         Table::ForeignRules,
+        Table::VerdictMaps,
+        Table::Verdicts,
     ];
 
     /// The lane of this table.
@@ -527,7 +542,8 @@ impl Table {
                 LaneName::Route
             }
             Table::IpvsTimeouts | Table::VirtualServers | Table::RealServers => LaneName::Ipvs,
-            Table::Sets | Table::Members | Table::Chains | Table::ForeignRules => LaneName::Firewall,
+            Table::Sets | Table::Members => LaneName::Sets,
+            Table::Chains | Table::ForeignRules | Table::VerdictMaps | Table::Verdicts => LaneName::Firewall,
         }
     }
 
@@ -547,6 +563,8 @@ impl Table {
             Table::Members => "set_members",
             Table::Chains => "chains",
             Table::ForeignRules => "rules_in_foreign_chains",
+            Table::VerdictMaps => "verdict_maps",
+            Table::Verdicts => "verdicts",
         }
     }
 }
@@ -583,25 +601,33 @@ pub enum Row {
     Chain(Arc<[Rule]>),
     /// Position in the foreign chain.
     ForeignRule(Position),
+    /// A verdict map is all key.
+    VerdictMap,
+    /// The chain that packets of the address are sent to; it may return.
+    Verdict(Name),
 }
 
 impl Row {
-    /// Keys a row under `key` needs to be there first, by its own content (a rule its sets and, in a foreign chain,
-    /// its target chain; anything its container). Chains of one table may refer to each other freely: they are
+    /// Keys a row under `key` needs to be there first, by its own content (a rule its sets and maps and, in a foreign
+    /// chain, its target chain; a verdict its chain; anything its container). Chains of one table may refer to each other freely: they are
     /// written in one transaction.
     pub fn stands_on(&self, key: &Key) -> Vec<Key> {
         let mut needs: Vec<Key> = key.container().into_iter().collect();
         match (key, self) {
             (Key::Chain(chain), Row::Chain(rules)) => {
                 for rule in rules.iter() {
-                    needs.extend(rule.sets().map(|name| set_key(chain.family, name)));
+                    needs.extend(looked_into(chain.family, rule));
                 }
             }
             (Key::ForeignRule(chain, rule), _) => {
-                needs.extend(rule.sets().map(|name| set_key(chain.family, name)));
+                needs.extend(looked_into(chain.family, rule));
                 if let Some(target) = rule.jump_target() {
                     needs.push(Key::Chain(ChainKey { name: target.clone(), ..chain.clone() }));
                 }
+            }
+            (Key::Verdict(map, _), Row::Verdict(chain)) => {
+                let (family, table) = (map.family, FilterTable::Filter);
+                needs.push(Key::Chain(ChainKey { family, table, name: chain.clone() }));
             }
             (_, Row::Route(route)) => needs.extend(route.link.clone().map(Key::Link)),
             _ => {}
@@ -610,6 +636,9 @@ impl Row {
     }
 }
 
-fn set_key(family: Family, name: &Name) -> Key {
-    Key::Set(SetKey { family, name: name.clone() })
+/// Sets and maps a rule looks into.
+fn looked_into(family: Family, rule: &Rule) -> impl Iterator<Item = Key> {
+    let named = move |name: &Name| SetKey { family, name: name.clone() };
+    let maps = rule.verdict_map().map(named).map(Key::VerdictMap);
+    rule.sets().map(named).map(Key::Set).chain(maps)
 }

@@ -158,6 +158,14 @@ pub enum Action {
     Reject,
     /// `-j CHAIN`
     Jump(Name),
+    /// `ip saddr vmap @MAP`: jumps to the chain the map has for one of the packet's addresses; without an entry, or
+    /// when that chain returns, the next rule is looked at. nftables only.
+    VerdictMap {
+        /// Name of the map.
+        map: Name,
+        /// Which address is looked up.
+        of: Direction,
+    },
     /// `-j MARK --set-xmark value/mask`
     Mark {
         /// Bits to set.
@@ -251,6 +259,17 @@ impl Rule {
             Match::Set { name, .. } => Some(name),
             _ => None,
         })
+    }
+
+    /// Name of the verdict map this rule looks into.
+    pub fn verdict_map(&self) -> Option<&Name> {
+        match self {
+            Rule::Known(rule) => match &rule.action {
+                Action::VerdictMap { map, .. } => Some(map),
+                _ => None,
+            },
+            Rule::Unknown(_) => None,
+        }
     }
 
     /// The chain this rule jumps to.

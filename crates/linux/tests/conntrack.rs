@@ -215,7 +215,7 @@ fn only_the_bits_asked_for_are_set(net: fn() -> Net) {
         assert_eq!(marks(&net), [(40_000, CUT | 5), (40_001, CUT | 5), (40_100, 5)]);
         let family = Family::of(&net.client);
         assert_eq!(client_ports(&conntrack.marked(family, CUT).expect("a list")), [40_000, 40_001]);
-        assert_eq!(conntrack.set_mark(&first[..1], 0, CUT).expect("cleared"), 1);
+        assert_eq!(conntrack.set_mark(first.first(), 0, CUT).expect("cleared"), 1);
         assert_eq!(conntrack.marked(family, CUT).expect("a list").len(), 1);
 
         conntrack.delete(&net.flows(None)).expect("deleted");

@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{in_netns, run};
 use linux::command;
-use linux::firewall::{FirewallLane, FirewallScope};
+use linux::firewall::{FirewallLane, FirewallScope, ForeignPlace, SetsLane};
 use linux::iptables::tool::{Flavour, Programs};
-use linux::lane::{Change, Lane as _, Refusal};
+use linux::lane::{Change, Lane, ReadError, Refusal};
 use linux::row::{
-    ChainKey, Family, FilterTable, Key, Member, Name, Position, Protocol, Row, SetHeader, SetKey, SetKind,
+    ChainKey, Family, FilterTable, Key, LaneName, Member, Name, Position, Protocol, Row, SetHeader, SetKey,
+    SetKind,
 };
-use linux::rule::{Action, Direction, IpvsMatch, Match, Rule};
+use linux::rule::{Action, Direction, IpvsMatch, KnownRule, Match, Rule};
 
 const FLAVOURS: [Flavour; 2] = [Flavour::Legacy, Flavour::Nft];
 
@@ -33,8 +34,45 @@ fn scope() -> FirewallScope {
     }
 }
 
-fn lane(flavour: Flavour) -> FirewallLane {
-    FirewallLane::with_programs(scope(), Programs::of(flavour).unwrap())
+/// Both lanes, one after the other in the order the reconciler gives them: sets and members, rules, what goes.
+struct Lanes {
+    sets: SetsLane,
+    rules: FirewallLane,
+}
+
+impl Lanes {
+    fn of(scope: FirewallScope, flavour: Flavour) -> Lanes {
+        let rules = FirewallLane::with_programs(scope.clone(), Programs::of(flavour).unwrap());
+        Lanes { sets: SetsLane::new(scope), rules }
+    }
+}
+
+impl Lane for Lanes {
+    fn read(&mut self) -> Result<Vec<(Key, Row)>, ReadError> {
+        let mut rows = self.sets.read()?;
+        rows.extend(self.rules.read()?);
+        Ok(rows)
+    }
+
+    fn apply(&mut self, stage: &[Change]) -> Vec<Result<(), Refusal>> {
+        let turn = |change: &Change| match (change.key.lane(), &change.to) {
+            (LaneName::Sets, Some(_)) => 0,
+            (LaneName::Sets, None) => 2,
+            _ => 1,
+        };
+        let mut outcomes = vec![None; stage.len()];
+        for now in 0..3 {
+            let (places, part): (Vec<usize>, Vec<Change>) =
+                stage.iter().cloned().enumerate().filter(|(_, change)| turn(change) == now).unzip();
+            let answers = if now == 1 { self.rules.apply(&part) } else { self.sets.apply(&part) };
+            places.into_iter().zip(answers).for_each(|(place, answer)| outcomes[place] = Some(answer));
+        }
+        outcomes.into_iter().map(Option::unwrap).collect()
+    }
+}
+
+fn lane(flavour: Flavour) -> Lanes {
+    Lanes::of(scope(), flavour)
 }
 
 fn set(family: Family, name: &str) -> SetKey {
@@ -66,13 +104,13 @@ fn accept_set(name: &str) -> Rule {
     Rule::new([Match::Set { name: name.into(), directions, not: false }], Action::Accept)
 }
 
-fn apply(lane: &mut FirewallLane, stage: &[Change]) {
+fn apply(lane: &mut Lanes, stage: &[Change]) {
     for (change, outcome) in stage.iter().zip(lane.apply(stage)) {
         outcome.unwrap_or_else(|refusal| panic!("{:?}: {refusal}", change.key));
     }
 }
 
-fn read(lane: &mut FirewallLane) -> BTreeMap<Key, Row> {
+fn read(lane: &mut Lanes) -> BTreeMap<Key, Row> {
     let rows = lane.read().unwrap();
     let count = rows.len();
     let rows: BTreeMap<Key, Row> = rows.into_iter().collect();
@@ -100,7 +138,7 @@ fn services(family: Family) -> Vec<Change> {
         put(Key::Member(svip, Member::Ip(vip)), Row::Member),
         put(Key::Member(ports, Member::IpPort(vip, Protocol::Tcp, 80)), Row::Member),
         put(Key::Chain(filter("KUBE-ROUTER-SERVICES")), rules([accept, Rule::new([], Action::Reject)])),
-        put(Key::ForeignRule(filter("INPUT"), jump), Row::ForeignRule(Position::First)),
+        put(Key::ForeignRule(filter("INPUT"), jump), Row::ForeignRule(Position::First(0))),
     ]
 }
 
@@ -154,7 +192,7 @@ fn what_is_applied_is_read_and_what_is_others_stays() {
             assert!(input[0].ends_with("-j KUBE-ROUTER-SERVICES") && input[1] == "-A INPUT -j KUBE-FIREWALL");
 
             // Again, with nothing remembered: the same rows, and applying them changes nothing.
-            let mut fresh = FirewallLane::new(scope());
+            let mut fresh = Lanes { sets: SetsLane::new(scope()), rules: FirewallLane::new(scope()) };
             assert_eq!(read(&mut fresh), desired, "and the flavour was found");
             let text =
                 || run(&[&format!("iptables-{flavour}-save"), "-t", "filter"]).replace(char::is_numeric, "");
@@ -184,8 +222,8 @@ fn a_displaced_rule_goes_back_to_its_place() {
             run(&[&program, "-I", "INPUT", "1", "-j", "ACCEPT"]);
             run(&[&program, "-A", "INPUT", "-j", "DROP"]);
             assert_eq!(read(&mut lane)[key], Row::ForeignRule(Position::Anywhere));
-            apply(&mut lane, &[put(key.clone(), Row::ForeignRule(Position::First))]);
-            assert_eq!(read(&mut lane)[key], Row::ForeignRule(Position::First));
+            apply(&mut lane, &[put(key.clone(), Row::ForeignRule(Position::First(0)))]);
+            assert_eq!(read(&mut lane)[key], Row::ForeignRule(Position::First(0)));
             let input = run(&[&program, "-S", "INPUT"]);
             assert_eq!(input.matches("KUBE-ROUTER-SERVICES").count(), 1, "{input}");
             assert!(input.ends_with("-A INPUT -j ACCEPT\n-A INPUT -j DROP\n"), "{input}");
@@ -367,13 +405,14 @@ fn rules_without_a_jump_are_recognised_by_the_scope() {
         apply(&mut lane(Flavour::Nft), &[put(key.clone(), Row::ForeignRule(Position::Last))]);
         assert!(read(&mut lane(Flavour::Nft)).is_empty(), "nobody said it is ours");
         let scope = FirewallScope {
-            foreign: |chain, rule| {
-                let ours = |rule: &linux::rule::KnownRule| rule.comment.as_deref() == Some("ours");
-                &*chain.name == "POSTROUTING" && matches!(rule, Rule::Known(rule) if ours(rule))
-            },
+            foreign: vec![|chain, rule| {
+                let ours = |rule: &KnownRule| rule.comment.as_deref() == Some("ours");
+                let ours = matches!(rule, Rule::Known(rule) if ours(rule));
+                (&*chain.name == "POSTROUTING" && ours).then_some(Position::Last)
+            }],
             ..scope()
         };
-        let mut lane = FirewallLane::with_programs(scope, Programs::of(Flavour::Nft).unwrap());
+        let mut lane = Lanes::of(scope, Flavour::Nft);
         assert!(read(&mut lane).contains_key(&key));
         apply(&mut lane, &[remove(key)]);
         assert!(read(&mut lane).is_empty());
@@ -397,13 +436,13 @@ fn first_is_before_our_own_rules_that_are_not() {
                 &[
                     put(Key::Chain(chain("KUBE-ROUTER-SERVICES")), rules([])),
                     put(Key::Chain(chain("KUBE-POD-FW-X")), rules([])),
-                    put(one.clone(), Row::ForeignRule(Position::First)),
-                    put(other.clone(), Row::ForeignRule(Position::First)),
+                    put(one.clone(), Row::ForeignRule(Position::First(0))),
+                    put(other.clone(), Row::ForeignRule(Position::First(0))),
                 ],
             );
             let rows = read(&mut lane);
-            assert_eq!(rows[&one], Row::ForeignRule(Position::First));
-            assert_eq!(rows[&other], Row::ForeignRule(Position::First));
+            assert_eq!(rows[&one], Row::ForeignRule(Position::First(0)));
+            assert_eq!(rows[&other], Row::ForeignRule(Position::First(0)));
             assert_eq!(rows[&masquerade], Row::ForeignRule(Position::Anywhere));
             let program = format!("iptables-{flavour}");
             let last = |text: String| text.lines().last().unwrap_or_default().to_owned();
@@ -445,16 +484,20 @@ fn masquerading_of_go_kube_router_is_found_and_removed() {
             let snat = Action::SourceNat { to: "192.0.2.1".parse().unwrap(), random_fully: false };
             let rule = Rule::new([Match::Ipvs(through)], snat).comment("");
             let key = Key::ForeignRule(chain(Family::V4, FilterTable::Nat, "POSTROUTING"), rule);
-            let foreign: fn(&ChainKey, &Rule) -> bool = |_, rule| matches!(rule, Rule::Known(rule) if matches!(rule.matches.as_slice(), [Match::Ipvs(_), ..]));
-            let scope = FirewallScope { foreign, ..scope() };
-            let mut lane = FirewallLane::with_programs(scope, Programs::of(flavour).unwrap());
+            let foreign: ForeignPlace = |_, rule| {
+                let through_ipvs = |rule: &KnownRule| matches!(rule.matches.as_slice(), [Match::Ipvs(_), ..]);
+                let ours = matches!(rule, Rule::Known(rule) if through_ipvs(rule));
+                ours.then_some(Position::Anywhere)
+            };
+            let scope = FirewallScope { foreign: vec![foreign], ..scope() };
+            let mut lane = Lanes::of(scope, flavour);
             assert!(read(&mut lane).keys().eq([&key]));
             apply(&mut lane, &[put(key.clone(), Row::ForeignRule(Position::Anywhere))]);
             let count = || run(&[&program, "-t", "nat", "-S", "POSTROUTING"]).matches("-m ipvs").count();
             assert_eq!(count(), 1, "adopted, not doubled");
             apply(&mut lane, &[remove(key.clone())]);
             assert_eq!(count(), 0);
-            apply(&mut lane, &[put(key.clone(), Row::ForeignRule(Position::First))]);
+            apply(&mut lane, &[put(key.clone(), Row::ForeignRule(Position::First(0)))]);
             apply(&mut lane, &[remove(key)]);
             assert_eq!(count(), 0, "ours is removed as well");
         });

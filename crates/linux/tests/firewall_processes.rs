@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use common::in_netns;
 use linux::command;
-use linux::firewall::{FirewallLane, FirewallScope};
+use linux::firewall::{FirewallLane, FirewallScope, SetsLane};
 use linux::iptables::tool::{Flavour, Programs};
-use linux::lane::{Change, Lane as _};
+use linux::lane::{Change, Lane};
 use linux::row::{ChainKey, Family, FilterTable, Key, Member, Position, Row, SetHeader, SetKey, SetKind};
 use linux::rule::{Action, Rule};
 
@@ -19,7 +19,7 @@ fn put(key: Key, row: Row) -> Change {
 }
 
 /// Applies a stage and says which programs were started for it.
-fn started_by(lane: &mut FirewallLane, stage: &[Change]) -> BTreeMap<String, u64> {
+fn started_by(lane: &mut dyn Lane, stage: &[Change]) -> BTreeMap<String, u64> {
     let before = command::started();
     lane.apply(stage).into_iter().for_each(|outcome| outcome.unwrap());
     let mut after = command::started();
@@ -32,6 +32,7 @@ fn started_by(lane: &mut FirewallLane, stage: &[Change]) -> BTreeMap<String, u64
 fn sets_need_no_process_and_chains_one_for_each_table() {
     in_netns(|| {
         let scope = FirewallScope { sets: vec!["ours".into()], ..FirewallScope::default() };
+        let mut sets = SetsLane::new(scope.clone());
         let mut lane = FirewallLane::with_programs(scope, Programs::of(Flavour::Nft).unwrap());
         let set = SetKey { family: Family::V6, name: "ours".into() };
         let header = |max_members| Row::Set(SetHeader { kind: SetKind::HashIp, max_members, timeout: None });
@@ -43,7 +44,7 @@ fn sets_need_no_process_and_chains_one_for_each_table() {
             vec![Change { key: member, from: Some(Row::Member), to: None, after: Vec::new() }],
             vec![Change { key: Key::Set(set), from: None, to: None, after: Vec::new() }],
         ] {
-            assert_eq!(started_by(&mut lane, &stage), BTreeMap::new(), "{stage:?}");
+            assert_eq!(started_by(&mut sets, &stage), BTreeMap::new(), "{stage:?}");
         }
         let chain =
             |name: &str| ChainKey { family: Family::V4, table: FilterTable::Filter, name: name.into() };
@@ -68,7 +69,7 @@ fn sets_need_no_process_and_chains_one_for_each_table() {
 
         // A rule in a chain of others is placed by what is there; being there already, nothing is written.
         let jump = Key::ForeignRule(chain("INPUT"), Rule::new([], Action::Jump("KUBE-POD-FW-1".into())));
-        let jump = [put(jump, Row::ForeignRule(Position::First))];
+        let jump = [put(jump, Row::ForeignRule(Position::First(0)))];
         let both = [("iptables-nft-restore".into(), 1), ("iptables-nft-save".into(), 1)];
         assert_eq!(started_by(&mut lane, &jump), BTreeMap::from(both));
         assert_eq!(started_by(&mut lane, &jump), BTreeMap::from([("iptables-nft-save".into(), 1)]));

@@ -23,6 +23,14 @@ pub enum Input {
     Changed(Vec<(Key, Option<Row>)>),
     /// Somebody else may have changed anything in this lane's tables.
     Reread(LaneName),
+    /// Something for one controller.
+    News(News),
+}
+
+/// What concerns one controller, by where it comes from. Best paths of BGP and hand-overs of the CNI plugin are to be
+/// variants here, like API objects inputs of plans.
+#[derive(Debug)]
+pub enum News {
     /// Draining real servers without connections.
     Idle(Vec<RealServerKey>),
     /// A scrape wants to know whose each virtual server is.

@@ -6,28 +6,27 @@ use std::net::IpAddr;
 use std::sync::mpsc as queue;
 use std::time::{Duration, Instant};
 
-use linux::ipvs::Connections;
+use linux::ipvs::{ConnectionCount, Connections};
 use linux::netlink::Error;
 use linux::route::monitor::{Event, Monitor, Notice};
-use linux::route::{OwnPorts, Rtnetlink, links, local_addresses};
+use linux::route::{OwnPorts, RouteScope, Rtnetlink, links, local_addresses};
 use linux::row::{LaneName, LinkKind, Name};
 use linux::sysctl::Sysctls;
 use tokio::sync::mpsc::Sender;
 
-use super::input::Input;
-use super::lanes::{LaneError, scopes};
+use super::input::{Input, News};
+use super::lanes::LaneError;
 use crate::names;
-use crate::network_services::drain::{Draining, RealServerKey};
+use crate::network_services::drain::RealServerKey;
 use crate::node::Facts;
 
 /// How often draining real servers are asked for their connections (upstream's interval).
 const DRAIN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Watches links, addresses and routes from now on, and reports them as they are.
-pub(super) fn watch(own: OwnPorts, core: Sender<Input>) -> Result<(), LaneError> {
+pub(super) fn watch(scope: RouteScope, own: OwnPorts, core: Sender<Input>) -> Result<(), LaneError> {
     let (wake, woken) = queue::channel::<()>();
     let reports = core.clone();
-    let (scope, _) = scopes();
     let monitor = Monitor::spawn(scope, own, move |notice| {
         if concerns_facts(&notice) {
             let _ = wake.send(());
@@ -134,51 +133,63 @@ pub(super) struct DrainWatch(queue::Sender<Vec<RealServerKey>>);
 impl DrainWatch {
     pub(super) fn start(core: &Sender<Input>) -> Result<DrainWatch, LaneError> {
         let (sender, asked) = queue::channel();
-        let mut connections = Connections::open()?;
+        let connections = Connections::open()?;
         let core = core.clone();
-        let run = move || {
-            let mut draining: Vec<RealServerKey> = Vec::new();
-            let mut ask_at = Instant::now();
-            loop {
-                let next = if draining.is_empty() {
-                    ask_at = Instant::now() + DRAIN_INTERVAL;
-                    asked.recv().map_err(|_| queue::RecvTimeoutError::Disconnected)
-                } else {
-                    asked.recv_timeout(ask_at.saturating_duration_since(Instant::now()))
-                };
-                match next {
-                    Ok(now) => draining = now,
-                    Err(queue::RecvTimeoutError::Disconnected) => return,
-                    Err(queue::RecvTimeoutError::Timeout) => {
-                        ask_at = Instant::now() + DRAIN_INTERVAL;
-                        match connections.of(&draining) {
-                            Ok(counts) => {
-                                let idle = |count: &Option<_>| count.is_none_or(is_idle);
-                                let servers = draining.iter().zip(&counts).filter(|(_, count)| idle(count));
-                                let servers: Vec<_> = servers.map(|(server, _)| *server).collect();
-                                if !servers.is_empty() && core.blocking_send(Input::Idle(servers)).is_err() {
-                                    return;
-                                }
-                            }
-                            Err(error) => {
-                                tracing::warn!("counting connections of draining real servers: {error}")
-                            }
-                        }
-                    }
-                }
-            }
-        };
-        let spawned = std::thread::Builder::new().name("drains".to_owned()).spawn(run);
+        let spawned = std::thread::Builder::new()
+            .name("drains".to_owned())
+            .spawn(move || follow_drains(&asked, connections, &core));
         spawned.map_err(|source| LaneError::Thread { what: "drains", source })?;
         Ok(DrainWatch(sender))
     }
 
     /// What drains now.
-    pub(super) fn watch(&self, draining: &Draining) {
-        let _ = self.0.send(draining.all().copied().collect());
+    pub(super) fn watch(&self, draining: Vec<RealServerKey>) {
+        // The thread ends only with the process.
+        let _ = self.0.send(draining);
     }
 }
 
-fn is_idle(count: linux::ipvs::ConnectionCount) -> bool {
-    count.active + count.inactive == 0
+/// Until the core is gone: waits for something that drains, then asks for its connections at every interval. O(what
+/// drains) each time.
+fn follow_drains(
+    asked: &queue::Receiver<Vec<RealServerKey>>,
+    mut connections: Connections,
+    core: &Sender<Input>,
+) {
+    let mut draining: Vec<RealServerKey> = Vec::new();
+    let mut ask_at = Instant::now();
+    loop {
+        if draining.is_empty() {
+            let Ok(now) = asked.recv() else { return };
+            draining = now;
+            ask_at = Instant::now() + DRAIN_INTERVAL;
+            continue;
+        }
+        match asked.recv_timeout(ask_at.saturating_duration_since(Instant::now())) {
+            Ok(now) => draining = now,
+            Err(queue::RecvTimeoutError::Disconnected) => return,
+            Err(queue::RecvTimeoutError::Timeout) => {
+                ask_at = Instant::now() + DRAIN_INTERVAL;
+                let idle = idle(&mut connections, &draining);
+                if !idle.is_empty() && core.blocking_send(Input::News(News::Idle(idle))).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Those without a connection; one the kernel no longer knows has none. Nobody where it does not answer.
+fn idle(connections: &mut Connections, draining: &[RealServerKey]) -> Vec<RealServerKey> {
+    let counts = match connections.of(draining) {
+        Ok(counts) => counts,
+        Err(error) => {
+            tracing::warn!("counting connections of draining real servers: {error}");
+            return Vec::new();
+        }
+    };
+    let none_left =
+        |count: &Option<ConnectionCount>| count.is_none_or(|count| count.active + count.inactive == 0);
+    let idle = draining.iter().zip(&counts).filter(|(_, count)| none_left(count));
+    idle.map(|(server, _)| *server).collect()
 }

@@ -1,19 +1,18 @@
-//! Opening the lanes: what each may touch, and what the kernel must have for them.
+//! Opening the lanes that controllers need, and what the kernel must have for them.
 
 use std::io;
 
-use linux::firewall::{FirewallLane, FirewallScope};
+use linux::firewall::{FirewallLane, SetsLane};
 use linux::iptables::tool::{self, Programs};
 use linux::ipvs::{IpvsLane, OpenError};
-use linux::lane::LaneThread;
-use linux::route::{OwnPorts, RouteLane, RouteScope};
-use linux::row::{ChainKey, LaneName, Name};
-use linux::rule::{Action, Match, Rule};
+use linux::lane::{Lane, LaneThread};
+use linux::route::{OwnPorts, RouteLane};
+use linux::row::LaneName;
 use linux::sysctl::{SysctlLane, Sysctls};
 use tokio::sync::mpsc;
 
+use super::controller::Needs;
 use super::input::Input;
-use crate::names;
 use crate::network_services::base;
 use crate::options::Options;
 
@@ -24,7 +23,7 @@ pub enum LaneError {
     #[error(transparent)]
     Ipvs(#[from] OpenError),
     /// No working `iptables-restore`.
-    #[error("the service firewall needs iptables: {0}")]
+    #[error("firewall rules need iptables: {0}")]
     Iptables(#[from] tool::Error),
     /// A thread could not be started.
     #[error("starting the {what} thread: {source}")]
@@ -40,29 +39,36 @@ pub enum LaneError {
 }
 
 /// What opening found and started.
+#[derive(Default)]
 pub(super) struct Opened {
     pub(super) lanes: Vec<(LaneName, LaneThread)>,
     pub(super) own_ports: OwnPorts,
+    /// Whether `iptables` knows `--random-fully`.
     pub(super) random_fully: bool,
 }
 
-/// Opens every lane. Their sockets belong to the calling thread's network namespace.
-pub(super) fn open(options: &Options, core: &mpsc::Sender<Input>) -> Result<Opened, LaneError> {
-    let ipvs = IpvsLane::open(base::timeouts(options))?;
-    let programs = Programs::detect()?;
-    let random_fully = programs.random_fully();
-    let (route_scope, firewall_scope) = scopes();
-    let own_ports = OwnPorts::default();
-    let route = RouteLane::new(route_scope, own_ports.clone());
-    let firewall = FirewallLane::with_programs(firewall_scope, programs);
-    let sysctl = SysctlLane::new(Sysctls::default(), base::settings().map(Name::from).collect());
-    let lanes = vec![
-        (LaneName::Sysctl, spawn(LaneName::Sysctl, sysctl, core)?),
-        (LaneName::Route, spawn(LaneName::Route, route, core)?),
-        (LaneName::Ipvs, spawn(LaneName::Ipvs, ipvs, core)?),
-        (LaneName::Firewall, spawn(LaneName::Firewall, firewall, core)?),
-    ];
-    Ok(Opened { lanes, own_ports, random_fully })
+/// Opens the lanes needed and no other. Their sockets belong to the calling thread's network namespace.
+pub(super) fn open(
+    needs: &Needs,
+    options: &Options,
+    core: &mpsc::Sender<Input>,
+) -> Result<Opened, LaneError> {
+    let mut opened = Opened::default();
+    for name in &needs.lanes {
+        let lane: Box<dyn Lane> = match name {
+            LaneName::Sysctl => Box::new(SysctlLane::new(Sysctls::default(), needs.settings.clone())),
+            LaneName::Route => Box::new(RouteLane::new(needs.routes.clone(), opened.own_ports.clone())),
+            LaneName::Ipvs => Box::new(IpvsLane::open(base::timeouts(options))?),
+            LaneName::Sets => Box::new(SetsLane::new(needs.firewall.clone())),
+            LaneName::Firewall => {
+                let programs = Programs::detect()?;
+                opened.random_fully = programs.random_fully();
+                Box::new(FirewallLane::with_programs(needs.firewall.clone(), programs))
+            }
+        };
+        opened.lanes.push((*name, spawn(*name, lane, core)?));
+    }
+    Ok(opened)
 }
 
 /// The lane's name where health speaks of it.
@@ -71,15 +77,12 @@ pub(super) fn health_name(lane: LaneName) -> &'static str {
         LaneName::Sysctl => "sysctl lane",
         LaneName::Route => "route lane",
         LaneName::Ipvs => "IPVS lane",
+        LaneName::Sets => "sets lane",
         LaneName::Firewall => "firewall lane",
     }
 }
 
-fn spawn<L: linux::lane::Lane + 'static>(
-    name: LaneName,
-    lane: L,
-    core: &mpsc::Sender<Input>,
-) -> Result<LaneThread, LaneError> {
+fn spawn(name: LaneName, lane: Box<dyn Lane>, core: &mpsc::Sender<Input>) -> Result<LaneThread, LaneError> {
     let core = core.clone();
     let report = move |report| {
         // The core is gone only when the process ends.
@@ -87,42 +90,4 @@ fn spawn<L: linux::lane::Lane + 'static>(
     };
     LaneThread::spawn(name, move || lane, report)
         .map_err(|source| LaneError::Thread { what: health_name(name), source })
-}
-
-/// What on a node belongs to the service proxy, by name: links, addresses and routes; sets, chains and rules.
-pub fn scopes() -> (RouteScope, FirewallScope) {
-    let names = |list: &[&str]| list.iter().map(|name| Name::from(*name)).collect::<Vec<_>>();
-    let route = RouteScope {
-        links: names(&[names::link::DUMMY]),
-        address_links: names(&[names::link::DUMMY]),
-        bridges: names(&[names::link::BRIDGE]),
-        ..RouteScope::default()
-    };
-    let firewall = FirewallScope {
-        chains: names(&[names::chain::SERVICES, names::chain::HAIRPIN]),
-        sets: names(&[
-            names::set::LOCAL_IPS,
-            names::set::SERVICE_IPS,
-            names::set::SERVICE_PORTS,
-            names::set::HAIRPIN,
-            names::set::NODE_PODS,
-        ]),
-        foreign: is_masquerade,
-        ..FirewallScope::default()
-    };
-    (route, firewall)
-}
-
-/// A masquerade rule of this program or of Go kube-router: source NAT of what goes through IPVS, in POSTROUTING.
-fn is_masquerade(chain: &ChainKey, rule: &Rule) -> bool {
-    if *chain.name != *"POSTROUTING" {
-        return false;
-    }
-    match rule {
-        Rule::Known(rule) => {
-            let nat = matches!(rule.action, Action::SourceNat { .. } | Action::Masquerade { .. });
-            nat && rule.matches.iter().any(|condition| matches!(condition, Match::Ipvs(_)))
-        }
-        Rule::Unknown(_) => false,
-    }
 }

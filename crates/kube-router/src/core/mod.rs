@@ -4,15 +4,19 @@
 //! process holds state that decides what is in the kernel, so there are no locks and no order of events to get wrong:
 //!
 //! ```text
-//! watches ─┐                                   ┌─► lanes (one thread each) ─┐
-//! kernel  ─┼─► inbox ─► store ─► plan ─► reconciler                         │
-//! drains  ─┘     ▲                             └─► conntrack, health ports  │
-//!                └──────────────────────────────────────────────────────────┘
+//! watches ─┐                                          ┌─► lanes (one thread each) ─┐
+//! kernel  ─┼─► inbox ─► store ─► controllers ─► reconciler                         │
+//! drains  ─┘     ▲                    └─► effects     └─► conntrack                 │
+//!                └──────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Decided here: when there is enough known to plan (every list complete, every lane read, this node found), and what
-//! follows from an event. How things are planned, ordered and written is decided elsewhere.
+//! Decided here: when a controller knows enough to plan (its lists complete, its lanes read, this node found), and who
+//! is told of an event. How things are planned, ordered and written is decided elsewhere. The core knows controllers
+//! by their trait only.
 
+mod controller;
+mod controllers;
+mod effect;
 mod input;
 mod kernel;
 mod lanes;
@@ -27,22 +31,24 @@ use std::time::{Duration, Instant};
 use linux::conntrack::Flows;
 use linux::lane::{LaneThread, Report};
 use linux::reconciler::Reconciler;
-use linux::row::{Key, LaneName, Name, VirtualServerKey};
+use linux::row::{Key, LaneName, Name};
 use tokio::sync::mpsc;
 
-pub use self::input::Input;
-use self::kernel::DrainWatch;
-pub use self::lanes::{LaneError, scopes};
+pub use self::controller::{Controller, Found, InKernel, Inputs, Needs, Planned};
+use self::controllers::Running;
+pub use self::controllers::{all, enabled, needs};
+use self::effect::Edges;
+pub use self::effect::Effect;
+pub use self::input::{Input, News};
+pub use self::lanes::LaneError;
 pub use self::ownership::Ownership;
 use self::purge::Purge;
 use self::report::Reporter;
 use crate::health::{Awaited, Beat, Health};
 use crate::health_ports;
-use crate::kube::model::Kind;
+use crate::kube::model::WatchEvent;
 use crate::metrics::Metrics;
-use crate::network_services::{Inputs, NetworkServices};
 use crate::node::{Facts, ThisNode};
-use crate::objection::Objections;
 use crate::options::Options;
 use crate::owner::Owner;
 use crate::store::{Dirty, Store};
@@ -62,66 +68,76 @@ pub struct Core {
     inbox: mpsc::Receiver<Input>,
     store: Store,
     node: ThisNode,
-    services: NetworkServices,
+    controllers: Vec<Running>,
     reconciler: Reconciler<Owner>,
     ownership: Ownership,
     lanes: BTreeMap<LaneName, (LaneThread, Beat)>,
-    purge: Purge,
-    drains: DrainWatch,
-    drains_version: u64,
-    health_ports: health_ports::Wanted,
-    health_version: u64,
+    /// Where there is an IPVS lane.
+    purge: Option<Purge>,
+    edges: Edges,
     reporter: Reporter,
-    objections: Objections,
     beat: Beat,
     ready: Awaited,
-    planning: bool,
+    audit: Duration,
     audit_at: Instant,
+}
+
+/// What the core is started with.
+pub struct Start<'a> {
+    /// Name of this node.
+    pub node: &'a str,
+    /// The command line.
+    pub options: Arc<Options>,
+    /// What is to run; at least one.
+    pub controllers: Vec<Box<dyn Controller>>,
+    /// Where lanes and the core report that they work.
+    pub health: &'a Health,
+    /// Where they count.
+    pub metrics: &'a Metrics,
+    /// Told when the kernel is as it should be for the first time.
+    pub ready: Awaited,
+    /// Which health check ports are to listen.
+    pub health_ports: health_ports::Wanted,
 }
 
 impl Core {
     /// Starts lanes and kernel watches in the calling thread's network namespace, and the core's own thread.
     ///
     /// # Errors
-    /// When the kernel lacks what the service proxy stands on; the text says what, and the remedy.
-    pub fn start(
-        node: &str,
-        options: Arc<Options>,
-        health: &Health,
-        metrics: &Metrics,
-        ready: Awaited,
-        wanted: health_ports::Wanted,
-    ) -> Result<mpsc::Sender<Input>, LaneError> {
+    /// When the kernel lacks what a controller stands on; the text says what, and the remedy.
+    pub fn start(start: Start<'_>) -> Result<mpsc::Sender<Input>, LaneError> {
+        let Start { node, options, controllers, health, metrics, ready, health_ports } = start;
         let (sender, inbox) = mpsc::channel(INBOX);
-        let opened = lanes::open(&options, &sender)?;
+        let name = Name::from(node);
+        let needs = needs(&controllers, &name, &options);
+        let opened = lanes::open(&needs, &options, &sender)?;
         let lanes = opened.lanes.into_iter().map(|(name, lane)| {
             let beat = health.watch(lanes::health_name(name), LANE_PERIOD, GRACE);
             (name, (lane, beat))
         });
-        let name = Name::from(node);
+        let ipvs = needs.lanes.contains(&LaneName::Ipvs);
         let facts = Facts { random_fully: opened.random_fully, ..Facts::default() };
         let core = Core {
             inbox,
             store: Store::new(name.clone()),
+            controllers: controllers
+                .into_iter()
+                .map(|controller| Running::new(controller, &name, &options))
+                .collect(),
             node: ThisNode { name, object: None, facts },
-            services: NetworkServices::default(),
-            reconciler: Reconciler::new(),
+            reconciler: Reconciler::with_lanes(needs.lanes.iter().copied()),
             ownership: Ownership::new(&options),
             lanes: lanes.collect(),
-            purge: Purge::start(metrics)?,
-            drains: DrainWatch::start(&sender)?,
-            drains_version: 0,
-            health_ports: wanted,
-            health_version: 0,
+            purge: ipvs.then(|| Purge::start(metrics)).transpose()?,
+            edges: Edges::open(ipvs, health_ports, &sender)?,
             reporter: Reporter::new(metrics.clone()),
-            objections: Objections::default(),
             beat: health.watch("core", LANE_PERIOD, GRACE),
             ready,
-            planning: false,
-            audit_at: Instant::now() + options.service_proxy.sync_period,
+            audit: needs.audit,
+            audit_at: Instant::now() + needs.audit,
             options,
         };
-        kernel::watch(opened.own_ports, sender.clone())?;
+        kernel::watch(needs.routes, opened.own_ports, sender.clone())?;
         std::thread::Builder::new()
             .name("core".to_owned())
             .spawn(move || core.run())
@@ -150,7 +166,8 @@ impl Core {
             for input in burst.drain(..) {
                 self.take(input, &mut dirty, now);
             }
-            self.follow(dirty);
+            self.follow(&dirty);
+            self.begin();
             self.plan(now);
             self.dispatch(now);
             self.reporter.rows(&self.reconciler);
@@ -172,12 +189,12 @@ impl Core {
                 }
             }
             Input::Reread(lane) => self.reconciler.request_read(lane),
-            Input::Idle(servers) => servers.iter().for_each(|server| self.services.drained(server)),
-            Input::Owners(answer) => {
-                let owners = self.services.contests().winners();
-                let owners = owners.map(|(key, winner)| (*key, winner.service.clone())).collect();
-                // A scrape that gave up waiting needs no answer.
-                let _ = answer.send(owners);
+            Input::News(news) => {
+                let (controllers, inputs) = self.parts();
+                let mut news = Some(news);
+                for running in controllers {
+                    news = news.and_then(|news| running.controller.hear(news, inputs));
+                }
             }
         }
     }
@@ -194,7 +211,9 @@ impl Core {
                     })
                     .collect();
                 self.reconciler.applied(lane, outcomes, now);
-                removed.into_iter().for_each(|flows| self.purge.ask(flows));
+                if let Some(purge) = &self.purge {
+                    removed.into_iter().for_each(|flows| purge.ask(flows));
+                }
                 lane
             }
             Report::Read(lane, Ok(rows)) => {
@@ -221,50 +240,31 @@ impl Core {
             *value = self.node.facts.rp_filter.get(link).copied().unwrap_or(*value);
         }
         let before = std::mem::replace(&mut self.node.facts, facts);
-        if !self.planning {
+        if before == self.node.facts {
             return;
         }
-        if before.seen_by_services() != self.node.facts.seen_by_services() {
-            self.replan_everything();
-        } else if before != self.node.facts {
-            self.services.links_changed();
+        let (controllers, inputs) = self.parts();
+        for running in controllers.iter_mut().filter(|running| running.planning) {
+            running.controller.facts_changed(&before, inputs);
         }
     }
 
-    /// What the changes in the store make due.
-    fn follow(&mut self, dirty: Dirty) {
+    /// Tells those who plan what the changes in the store are. O(controllers) besides what each of them does.
+    fn follow(&mut self, dirty: &Dirty) {
         for objection in &dirty.objections {
             tracing::warn!("{objection}");
         }
         if dirty.own_node {
             self.take_node();
         }
-        if !self.planning {
-            return;
+        let (controllers, inputs) = self.parts();
+        let mut told = false;
+        for running in controllers.iter_mut().filter(|running| running.planning) {
+            running.controller.store_changed(dirty, inputs);
+            told = true;
         }
-        let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
-        self.services.pods_changed(&dirty.pods, inputs);
-        if dirty.own_node {
-            self.replan_everything();
-        }
-        for id in &dirty.services {
-            let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
-            let found = self.services.service_changed(id, inputs);
-            self.objections.report(&id.of_kind(Kind::Service), found);
-        }
-        let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
-        for (id, found) in self.services.take_rivals(inputs) {
-            self.objections.report(&id.of_kind(Kind::Service), found);
-        }
-        self.reporter.due(&dirty.services, &self.store);
-        let stand = self.objections.objects() + self.store.objections().objects();
-        self.reporter.rejected(stand);
-    }
-
-    fn replan_everything(&mut self) {
-        let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
-        for (id, found) in self.services.node_changed(inputs) {
-            self.objections.report(&id.of_kind(Kind::Service), found);
+        if told {
+            self.reporter.due(&dirty.services, &self.store);
         }
     }
 
@@ -279,61 +279,57 @@ impl Core {
         }
     }
 
-    /// Plans what is due, once there is enough known: before that, absence means nothing and must delete nothing.
-    fn plan(&mut self, now: Instant) {
-        if !self.planning {
-            if !self.knows_enough() {
-                return;
-            }
-            self.planning = true;
-            self.reporter.planning(&self.store);
-            let pods = self.store.pods().map(|pod| pod.id.clone()).collect();
-            let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
-            self.services.pods_changed(&pods, inputs);
-            self.replan_everything();
-        }
+    /// Lets controllers begin to plan that know enough now: before that, absence means nothing and must delete nothing.
+    /// A lane whose tables cannot be read holds up its own writes, not the others'.
+    fn begin(&mut self) {
+        let addressed = self.node.object.as_ref().is_some_and(|node| node.primary_ip().is_some());
+        let located = addressed && !self.node.facts.addresses.is_empty();
         let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
-        let reconciler = &self.reconciler;
-        let in_kernel = |key: &VirtualServerKey| {
-            let key = Key::VirtualServer(*key);
-            let inside = reconciler.contents(&key).filter_map(|(key, _)| match key {
-                Key::RealServer(_, ip, port) => Some((*ip, *port)),
-                _ => None,
-            });
-            inside.collect()
-        };
-        let planned = self.services.plan(inputs, now, &in_kernel);
-        for (owner, claims) in planned {
-            self.reconciler.set(&owner, claims);
-        }
-        self.reconciler.allow_removals();
-        if self.drains_version != self.services.draining().version() {
-            self.drains_version = self.services.draining().version();
-            self.drains.watch(self.services.draining());
-        }
-        if self.health_version != self.services.health_ports().version() {
-            self.health_version = self.services.health_ports().version();
-            self.health_ports.send_replace(Arc::new(self.services.health_ports().wanted()));
+        for running in self.controllers.iter_mut().filter(|running| !running.planning) {
+            let listed = running.needs.watches.iter().all(|watch| self.store.synced(watch.kind));
+            if listed && !addressed {
+                self.reporter.node_unknown(&self.node.name);
+            }
+            let read = running.needs.lanes.iter().all(|lane| self.reconciler.has_answered(*lane));
+            if listed && read && located && running.controller.knows_enough(inputs) {
+                running.planning = true;
+                self.reporter.planning(running.controller.name(), &self.store);
+                running.controller.begin(inputs);
+            }
         }
     }
 
-    fn knows_enough(&mut self) -> bool {
-        let kinds = [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::Pod];
-        let listed = kinds.iter().all(|kind| self.store.synced(*kind));
-        // A lane whose tables cannot be read holds up its own writes, not the others'.
-        let read = LaneName::ALL.iter().all(|lane| self.reconciler.has_answered(*lane));
-        let addressed = self.node.object.as_ref().is_some_and(|node| node.primary_ip().is_some());
-        if listed && !addressed {
-            self.reporter.node_unknown(&self.node.name);
+    /// Plans what is due, and does what else follows.
+    fn plan(&mut self, now: Instant) {
+        let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
+        for running in self.controllers.iter_mut().filter(|running| running.planning) {
+            loop {
+                let reconciler = &self.reconciler;
+                let inside =
+                    |container: &Key| reconciler.contents(container).map(|(key, _)| key.clone()).collect();
+                let planned = running.controller.plan(inputs, now, &inside);
+                if planned.is_empty() {
+                    break;
+                }
+                for (owner, claims) in planned {
+                    self.reconciler.set(&owner, claims);
+                }
+            }
+            for (object, found) in running.controller.take_found() {
+                running.objections.report(&object, found);
+            }
+            running.controller.take_effects().into_iter().for_each(|effect| self.edges.perform(effect));
         }
-        listed && read && addressed && !self.node.facts.addresses.is_empty()
+        self.reconciler.allow_removals(self.controllers.iter().flat_map(Running::gates));
+        let found = self.controllers.iter().map(|running| running.objections.objects());
+        self.reporter.rejected(found.sum::<usize>() + self.store.objections().objects());
     }
 
     /// Hands every free lane its next job.
     fn dispatch(&mut self, now: Instant) {
         if now >= self.audit_at {
-            self.audit_at = now + self.options.service_proxy.sync_period;
-            LaneName::ALL.iter().for_each(|lane| self.reconciler.request_read(*lane));
+            self.audit_at = now + self.audit;
+            self.lanes.keys().for_each(|lane| self.reconciler.request_read(*lane));
         }
         for (name, (lane, beat)) in &self.lanes {
             if *name == LaneName::Ipvs && !self.ledger_is_read() {
@@ -351,19 +347,32 @@ impl Core {
         for notice in self.reconciler.take_notices() {
             self.reporter.notice(&notice);
         }
-        if self.planning && self.reconciler.is_settled() {
+        if self.controllers.iter().all(|running| running.planning) && self.reconciler.is_settled() {
             self.ready.done();
         }
     }
 
     /// Whose a virtual server is can be told only with what the other lanes read, and with the node's addresses.
     fn ledger_is_read(&self) -> bool {
-        let lanes = [LaneName::Route, LaneName::Firewall];
+        let lanes = [LaneName::Route, LaneName::Sets];
         lanes.iter().all(|lane| self.reconciler.has_answered(*lane)) && !self.node.facts.addresses.is_empty()
     }
 
     fn next_deadline(&self) -> Instant {
-        let others = [self.reconciler.next_deadline(), self.services.next_deadline()];
-        others.into_iter().flatten().chain([self.audit_at]).min().unwrap_or(self.audit_at)
+        let planned = self.controllers.iter().filter_map(|running| running.controller.next_deadline());
+        planned.chain(self.reconciler.next_deadline()).chain([self.audit_at]).min().unwrap_or(self.audit_at)
+    }
+
+    /// Controllers, and what they plan from.
+    fn parts(&mut self) -> (&mut [Running], Inputs<'_>) {
+        let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
+        (&mut self.controllers, inputs)
+    }
+}
+
+/// The core's inbox, for the watches.
+impl From<WatchEvent> for Input {
+    fn from(event: WatchEvent) -> Input {
+        Input::Watch(event)
     }
 }

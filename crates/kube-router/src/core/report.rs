@@ -55,10 +55,14 @@ impl Reporter {
         }
     }
 
-    pub(super) fn planning(&mut self, store: &Store) {
+    pub(super) fn planning(&mut self, controller: &str, store: &Store) {
         self.last_triggered = now_in_ms();
         let services = store.services().count();
-        tracing::info!(services, "every list is complete and the kernel is read: programming begins");
+        tracing::info!(
+            controller,
+            services,
+            "every list is complete and the kernel is read: programming begins"
+        );
     }
 
     pub(super) fn node_unknown(&mut self, name: &str) {

@@ -16,6 +16,7 @@ use linux::row::{
 use linux::rule::{Action, Direction, IpvsMatch, Match, Rule};
 
 use super::plan::member;
+use super::scope;
 use crate::names;
 use crate::node::ThisNode;
 use crate::options::Options;
@@ -70,7 +71,7 @@ pub fn service_firewall(family: Family) -> Vec<Claim> {
     .comment(names::comment::SERVICES_JUMP);
     vec![
         Claim::new(Key::Chain(chain), Row::Chain(Arc::from(rules))),
-        foreign(family, FilterTable::Filter, "INPUT", jump, Position::First),
+        foreign(family, FilterTable::Filter, "INPUT", jump),
     ]
 }
 
@@ -90,7 +91,7 @@ pub fn masquerade(family: Family, node: &ThisNode, options: &Options) -> Vec<Cla
     });
     let rule = |matches: Vec<Match>| {
         let rule = Rule::new(matches, action.clone()).comment(names::comment::MASQUERADE);
-        foreign(family, FilterTable::Nat, "POSTROUTING", rule, Position::Anywhere)
+        foreign(family, FilterTable::Nat, "POSTROUTING", rule)
     };
     let mut claims = Vec::new();
     if options.service_proxy.masquerade_all {
@@ -160,8 +161,7 @@ pub fn hairpin(family: Family, addresses: &BTreeSet<(IpAddr, u16)>) -> Vec<Claim
     let chain = chain(family, FilterTable::Nat, names::chain::HAIRPIN);
     vec![
         Claim::new(Key::Chain(chain), Row::Chain(Arc::from(rules))),
-        // First, or masquerading would give the pod the node's address for its peer.
-        foreign(family, FilterTable::Nat, "POSTROUTING", jump, Position::First),
+        foreign(family, FilterTable::Nat, "POSTROUTING", jump),
     ]
 }
 
@@ -181,6 +181,9 @@ fn chain(family: Family, table: FilterTable, name: &str) -> ChainKey {
     ChainKey { family, table, name: Name::from(name) }
 }
 
-fn foreign(family: Family, table: FilterTable, name: &str, rule: Rule, position: Position) -> Claim {
-    Claim::new(Key::ForeignRule(chain(family, table, name), rule), Row::ForeignRule(position))
+/// A rule in a chain of the kernel's, at the place by which it is also recognised after a restart.
+fn foreign(family: Family, table: FilterTable, name: &str, rule: Rule) -> Claim {
+    let chain = chain(family, table, name);
+    let position = scope::place(&chain, &rule).unwrap_or(Position::Anywhere);
+    Claim::new(Key::ForeignRule(chain, rule), Row::ForeignRule(position))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::Inputs;
+use crate::core::Inputs;
 use crate::kube::model::{ObjectName, Service};
 
 /// What one port answers.

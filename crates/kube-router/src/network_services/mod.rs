@@ -12,13 +12,16 @@
 pub mod backends;
 pub mod base;
 pub mod contests;
+mod controller;
 pub mod drain;
 pub mod firewall;
 pub mod frontends;
 pub mod health;
 pub mod plan;
 mod pods;
+mod scope;
 pub mod service_ips;
+mod subject;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -27,31 +30,17 @@ use std::time::Instant;
 use linux::reconciler::Claim;
 use linux::row::{Key, Row, VirtualServerKey};
 
+pub use self::subject::Subject;
+
 use self::contests::{Claimant, Contests, Right};
 use self::drain::Draining;
 use self::frontends::Frontend;
 use self::health::HealthPorts;
 use self::pods::Pods;
+use crate::core::{Found, InKernel, Inputs};
 use crate::kube::model::{Kind, ObjectName, Service};
-use crate::node::ThisNode;
 use crate::objection::Objection;
 use crate::options::Options;
-use crate::owner::Owner;
-use crate::store::Store;
-
-/// What plans are made from.
-#[derive(Debug, Clone, Copy)]
-pub struct Inputs<'a> {
-    /// The cluster.
-    pub store: &'a Store,
-    /// This node.
-    pub node: &'a ThisNode,
-    /// The command line.
-    pub options: &'a Options,
-}
-
-/// A plan made anew: its owner and everything it wants now.
-pub type Planned = (Owner, Vec<Claim>);
 
 /// The controller's own state: indexes over the store, and what is due to be planned.
 #[derive(Debug, Default)]
@@ -61,6 +50,10 @@ pub struct NetworkServices {
     health: HealthPorts,
     hairpins: Hairpins,
     pods: Pods,
+    /// What was found wrong with Services, or no longer, and not taken yet.
+    found: Vec<Found>,
+    /// Versions of what drains and of the health ports that were told of as effects.
+    told: (u64, u64),
     /// Services that contest what another Service began or ceased to ask for.
     rivals: BTreeSet<ObjectName>,
     dirty: BTreeSet<VirtualServerKey>,
@@ -70,101 +63,68 @@ pub struct NetworkServices {
 }
 
 impl NetworkServices {
-    /// A Service or one of its slices changed, appeared or went. Returns what is wrong with the Service as it is now;
-    /// what that means for others is in [`Self::take_rivals`]. O(its frontends + its endpoints).
-    pub fn service_changed(&mut self, id: &ObjectName, inputs: Inputs<'_>) -> Vec<Objection> {
+    /// A Service or one of its slices changed, appeared or went. What that means for others is left to
+    /// [`Self::look_at_rivals`]. O(its frontends + its endpoints).
+    fn service_changed(&mut self, id: &ObjectName, inputs: Inputs<'_>) {
         let Some(service) = inputs.store.service(id) else {
             self.ask(id, 0, Vec::new());
             self.dirty_hairpin |= self.hairpins.replace(id, BTreeSet::new());
             self.health.replace(id, None);
-            return Vec::new();
+            self.found.push((id.of_kind(Kind::Service), Vec::new()));
+            return;
         };
         let (frontends, mut objections) = frontends::frontends(service, inputs.node, inputs.options);
         self.dirty_hairpin |= self.hairpins.replace(id, hairpins(service, &frontends, inputs.options));
         self.health.replace(id, health::of(service, inputs));
         self.ask(id, service.created, frontends);
         objections.extend(self.lost_contests(service));
-        objections
+        self.found.push((id.of_kind(Kind::Service), objections));
     }
 
-    /// Services that won or lost an address since the last call because of another Service's change, with all that is
-    /// wrong with each now. O(their frontends).
-    pub fn take_rivals(&mut self, inputs: Inputs<'_>) -> Vec<(ObjectName, Vec<Objection>)> {
-        let rivals = std::mem::take(&mut self.rivals);
-        let objections = rivals.into_iter().filter_map(|id| {
-            let service = inputs.store.service(&id)?;
+    /// Services that won or lost an address because of another Service's change: what is wrong with each is found anew.
+    /// O(their frontends).
+    fn look_at_rivals(&mut self, inputs: Inputs<'_>) {
+        for id in std::mem::take(&mut self.rivals) {
+            let Some(service) = inputs.store.service(&id) else { continue };
             let (_, mut objections) = frontends::frontends(service, inputs.node, inputs.options);
             objections.extend(self.lost_contests(service));
-            Some((id, objections))
-        });
-        objections.collect()
+            self.found.push((id.of_kind(Kind::Service), objections));
+        }
     }
 
     /// This node's object or addresses changed: every Service may look different, and none that is gone may stay
-    /// behind. Returns what is wrong with each. O(Services).
-    pub fn node_changed(&mut self, inputs: Inputs<'_>) -> Vec<(ObjectName, Vec<Objection>)> {
+    /// behind. O(Services).
+    fn node_changed(&mut self, inputs: Inputs<'_>) {
         self.dirty_base = true;
         self.dirty_hairpin = true;
         self.dirty_pods = true;
         let known = self.contests.services().chain(self.health.services()).cloned();
         let present = inputs.store.services().map(|service| service.id.clone());
         let ids: BTreeSet<ObjectName> = known.chain(present).collect();
-        let mut objections: BTreeMap<_, _> =
-            ids.into_iter().map(|id| (id.clone(), self.service_changed(&id, inputs))).collect();
-        objections.extend(self.take_rivals(inputs));
-        objections.into_iter().collect()
+        for id in &ids {
+            self.service_changed(id, inputs);
+        }
+        self.look_at_rivals(inputs);
     }
 
     /// Links of this node changed, but no address: bridge ports, settings of links.
-    pub fn links_changed(&mut self) {
+    fn links_changed(&mut self) {
         self.dirty_base = true;
         self.dirty_hairpin = true;
     }
 
     /// These pods came, went or changed. O(their addresses).
-    pub fn pods_changed(&mut self, changed: &BTreeSet<ObjectName>, inputs: Inputs<'_>) {
+    fn pods_changed<'a>(&mut self, changed: impl IntoIterator<Item = &'a ObjectName>, inputs: Inputs<'_>) {
         for id in changed {
             self.dirty_pods |= self.pods.replace(id, inputs.store.pod(id), &inputs.node.name);
         }
     }
 
     /// A real server has no connections left.
-    pub fn drained(&mut self, server: &drain::RealServerKey) {
+    fn drained(&mut self, server: &drain::RealServerKey) {
         if self.draining.finish(server) {
             self.dirty.insert(server.0);
         }
-    }
-
-    /// What must be planned now, planned. `in_kernel` tells the real servers a virtual server is believed to have.
-    /// O(what is dirty).
-    pub fn plan(
-        &mut self,
-        inputs: Inputs<'_>,
-        now: Instant,
-        in_kernel: &dyn Fn(&VirtualServerKey) -> Vec<(IpAddr, u16)>,
-    ) -> Vec<Planned> {
-        self.dirty.extend(self.draining.take_due(now));
-        let mut planned = Vec::with_capacity(self.dirty.len() + 3);
-        if std::mem::take(&mut self.dirty_base) {
-            planned.push((Owner::ServiceProxy, base::claims(inputs.node, inputs.options)));
-            planned.push((Owner::NodeAddresses, firewall::local_ips(inputs.node)));
-        }
-        if std::mem::take(&mut self.dirty_hairpin) {
-            planned.push((Owner::Hairpin, self.plan_hairpin(inputs)));
-        }
-        if std::mem::take(&mut self.dirty_pods) {
-            planned.push((Owner::NodePods, firewall::node_pods(self.pods.here(), inputs.node)));
-        }
-        for key in std::mem::take(&mut self.dirty) {
-            let claims = self.plan_virtual_server(key, inputs, now, in_kernel);
-            planned.push((Owner::VirtualServer(key), claims));
-        }
-        planned
-    }
-
-    /// When [`Self::plan`] has something to do although nothing happened.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.draining.next_deadline()
     }
 
     /// What drains.
@@ -196,7 +156,7 @@ impl NetworkServices {
         key: VirtualServerKey,
         inputs: Inputs<'_>,
         now: Instant,
-        in_kernel: &dyn Fn(&VirtualServerKey) -> Vec<(IpAddr, u16)>,
+        in_kernel: InKernel<'_>,
     ) -> Vec<Claim> {
         let winner = self.contests.winner(&key).cloned();
         let asked = winner.as_ref().and_then(|claimant| {
@@ -217,8 +177,11 @@ impl NetworkServices {
             drains,
         );
         if let (Some(period), true) = (inputs.options.service_proxy.drain, drains) {
-            let leaving: Vec<_> =
-                in_kernel(&key).into_iter().filter(|at| !backends.contains_key(at)).collect();
+            let there = in_kernel(&Key::VirtualServer(key)).into_iter().filter_map(|key| match key {
+                Key::RealServer(_, ip, port) => Some((ip, port)),
+                _ => None,
+            });
+            let leaving: Vec<_> = there.filter(|at| !backends.contains_key(at)).collect();
             self.draining.cancel_others(&key, &leaving);
             for (ip, port) in leaving {
                 let grace = self.pods.grace_of(ip).unwrap_or(period);
@@ -253,7 +216,7 @@ impl NetworkServices {
         lost.map(|(frontend, winner)| Objection {
             object: service.id.of_kind(Kind::Service),
             field: "spec".to_owned(),
-            value: Owner::VirtualServer(frontend.key).to_string(),
+            value: Subject::VirtualServer(frontend.key).to_string(),
             reason: if winner.right == Right::Written {
                 format!("is already served by the older Service {}", winner.service)
             } else {

@@ -6,15 +6,16 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use ipnet::IpNet;
-use kube_router::kube::model::{Kind, WatchEvent};
-use kube_router::network_services::{Inputs, NetworkServices};
+use kube_router::core::{Controller as _, Inputs};
+use kube_router::kube::model::WatchEvent;
+use kube_router::network_services::{NetworkServices, Subject};
 use kube_router::node::{Facts, ThisNode};
 use kube_router::objection::Objections;
 use kube_router::options::Options;
 use kube_router::owner::Owner;
 use kube_router::store::{Dirty, Store};
 use linux::reconciler::Claim;
-use linux::row::{Key, Name, Row, VirtualServerKey};
+use linux::row::{Key, Name, Row};
 
 /// Name of the node under test.
 pub(crate) const HERE: &str = "here";
@@ -28,6 +29,7 @@ pub(crate) struct Cluster {
     pub(crate) objections: Objections,
     pub(crate) wanted: BTreeMap<Owner, Vec<Claim>>,
     dirty: Dirty,
+    planning: bool,
 }
 
 impl Cluster {
@@ -41,6 +43,7 @@ impl Cluster {
             objections: Objections::default(),
             wanted: BTreeMap::new(),
             dirty: Dirty::default(),
+            planning: false,
         }
     }
 
@@ -60,21 +63,17 @@ impl Cluster {
             self.node.facts.bridge_ports = vec![Name::from("veth1"), Name::from("veth2")];
         }
         let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
-        self.services.pods_changed(&dirty.pods, inputs);
-        let mut found = Vec::new();
-        if dirty.own_node {
-            found = self.services.node_changed(inputs);
+        if self.planning {
+            self.services.store_changed(&dirty, inputs);
         } else {
-            for id in &dirty.services {
-                found.push((id.clone(), self.services.service_changed(id, inputs)));
-            }
-            found.extend(self.services.take_rivals(inputs));
+            self.planning = true;
+            self.services.begin(inputs);
         }
-        for (id, objections) in found {
-            self.objections.replace(&id.of_kind(Kind::Service), objections);
+        for (object, found) in self.services.take_found() {
+            self.objections.replace(&object, found);
         }
         let wanted = &self.wanted;
-        let planned = self.services.plan(inputs, now, &|server| real_servers(wanted, server));
+        let planned = self.services.plan(inputs, now, &|container| inside(wanted, container));
         let owners = planned.iter().map(|(owner, _)| owner.clone()).collect();
         for (owner, claims) in planned {
             if claims.is_empty() {
@@ -102,13 +101,14 @@ impl Cluster {
     }
 }
 
-fn real_servers(wanted: &BTreeMap<Owner, Vec<Claim>>, server: &VirtualServerKey) -> Vec<(IpAddr, u16)> {
-    let claims = wanted.get(&Owner::VirtualServer(*server)).into_iter().flatten();
-    let inside = claims.filter_map(|claim| match claim.key {
-        Key::RealServer(_, ip, port) => Some((ip, port)),
-        _ => None,
-    });
-    inside.collect()
+/// What is wanted inside a container, which counts as there.
+fn inside(wanted: &BTreeMap<Owner, Vec<Claim>>, container: &Key) -> Vec<Key> {
+    let Key::VirtualServer(server) = container else {
+        panic!("{container:?} is no business of the services")
+    };
+    let claims = wanted.get(&Subject::VirtualServer(*server).into()).into_iter().flatten();
+    let inside = claims.filter(|claim| claim.key.container().as_ref() == Some(container));
+    inside.map(|claim| claim.key.clone()).collect()
 }
 
 /// Every node has loopback addresses, and its own on `eth0`.

@@ -16,6 +16,7 @@ use kube_router::kube::convert::Wire;
 use kube_router::kube::interner::Interner;
 use kube_router::kube::model::{Kind, WatchEvent};
 use kube_router::kube::wire;
+use kube_router::network_services::Subject;
 use kube_router::options::Options;
 use kube_router::owner::Owner;
 use serde_json::Value;
@@ -71,7 +72,8 @@ fn run(case: &Path) -> String {
 }
 
 fn show(cluster: &Cluster, about_the_node: bool) -> String {
-    let of_the_node = |owner: &Owner| matches!(owner, Owner::ServiceProxy | Owner::NodeAddresses);
+    let of_the_node =
+        |owner: &Owner| matches!(owner, Owner::Services(Subject::ServiceProxy | Subject::NodeAddresses));
     let rows = cluster.rows(|owner| about_the_node || !of_the_node(owner));
     let mut text = text::rows(&rows);
     for (port, answer) in cluster.services.health_ports().wanted() {

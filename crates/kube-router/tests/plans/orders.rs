@@ -10,11 +10,11 @@ use kube_router::kube::model::{
     WatchEvent,
 };
 use kube_router::names;
-use kube_router::network_services::base;
+use kube_router::network_services::{Subject, base};
 use kube_router::options::Options;
 use kube_router::owner::Owner;
 use linux::lane::Job;
-use linux::reconciler::Reconciler;
+use linux::reconciler::{Gate, Reconciler};
 use linux::row::{Family, Key, LaneName, Member, Protocol, Row, SetKey, Table, VirtualServerKey};
 
 use crate::cluster::{Cluster, HERE};
@@ -84,9 +84,13 @@ fn ledger(server: &VirtualServerKey) -> Key {
     member(names::set::SERVICE_PORTS, ip, Member::IpPort(ip, protocol, port))
 }
 
+fn is_virtual_server(owner: &Owner) -> bool {
+    matches!(owner, Owner::Services(Subject::VirtualServer(_)))
+}
+
 /// What each row of a virtual server's plan must wait for beyond what it stands on by itself.
 fn expected(owner: &Owner, key: &Key) -> BTreeSet<Key> {
-    let Owner::VirtualServer(server) = owner else { return BTreeSet::new() };
+    let Owner::Services(Subject::VirtualServer(server)) = owner else { return BTreeSet::new() };
     let VirtualServerKey::Address { ip, .. } = *server else { panic!("{server:?}") };
     let own = ip.to_string() == "10.0.0.1" || ip.to_string() == "fd00::1";
     match key {
@@ -155,13 +159,13 @@ fn no_step_of_any_lane_leaves_a_service_half_there() {
     for first in 0..LaneName::ALL.len() {
         let (mut reconciler, mut kernel) = (Reconciler::<Owner>::new(), BTreeMap::new());
         let cluster = everything();
-        reconciler.allow_removals();
+        reconciler.allow_removals([Gate::all()]);
         for (owner, claims) in &cluster.wanted {
             reconciler.set(owner, claims.clone());
         }
         settle(&mut reconciler, &mut kernel, first, now);
         assert_eq!(kernel, cluster.rows(|_| true));
-        for owner in cluster.wanted.keys().filter(|owner| matches!(owner, Owner::VirtualServer(_))) {
+        for owner in cluster.wanted.keys().filter(|owner| is_virtual_server(owner)) {
             reconciler.set(owner, Vec::new());
         }
         settle(&mut reconciler, &mut kernel, first, now);

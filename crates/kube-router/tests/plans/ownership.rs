@@ -36,7 +36,7 @@ fn left_behind() -> Reconciler<Owner> {
     let mut reconciler = Reconciler::new();
     for (lane, rows) in [
         (LaneName::Route, vec![(address, there.clone()), (elsewhere, there)]),
-        (LaneName::Firewall, vec![(Key::Member(set, entered), Row::Member)]),
+        (LaneName::Sets, vec![(Key::Member(set, entered), Row::Member)]),
     ] {
         assert!(matches!(reconciler.next_job(lane, Instant::now()), Some(Job::Read)));
         reconciler.was_read(lane, rows, |_, _| true);

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use kube_router::core::Controller as _;
 use kube_router::kube::model::{
     Endpoint, EndpointPort, EndpointSlice, Kind, Node, Object, ObjectName, Pod, Service, ServicePort,
     ServiceWishes, WatchEvent,
 };
+use kube_router::network_services::Subject;
 use kube_router::objection::Objection;
 use kube_router::options::Options;
 use kube_router::owner::Owner;
@@ -257,7 +259,7 @@ fn an_event_plans_only_what_it_concerns() {
     assert_eq!(cluster.plan(now).len(), 300 + 4, "three each, and the node's own");
 
     let server = |ip: [u8; 4], protocol, port| {
-        Owner::VirtualServer(VirtualServerKey::Address { ip: ip.into(), protocol, port })
+        Owner::from(Subject::VirtualServer(VirtualServerKey::Address { ip: ip.into(), protocol, port }))
     };
     let of_the_seventh = BTreeSet::from([
         server([10, 96, 0, 7], Protocol::Tcp, 80),
@@ -273,7 +275,7 @@ fn an_event_plans_only_what_it_concerns() {
     cluster.apply(put(slice(6, 200, 0b1111)));
     assert_eq!(cluster.plan(now).len(), 3, "a slice that left its Service for one that is not there");
     cluster.apply(put(pod(7, 1)));
-    assert_eq!(cluster.plan(now), BTreeSet::from([Owner::NodePods]), "a pod changed its address");
+    assert_eq!(cluster.plan(now), BTreeSet::from([Subject::NodePods.into()]), "a pod changed its address");
     cluster.apply(put(pod(101, 8)));
     assert_eq!(cluster.plan(now), BTreeSet::new(), "a pod of another node");
 }

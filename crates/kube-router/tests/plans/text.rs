@@ -97,13 +97,15 @@ fn line(key: &Key, row: &Row) -> String {
         }
         (Key::ForeignRule(chain, rule), Row::ForeignRule(position)) => {
             let place = match position {
-                Position::First => "first",
-                Position::Last => "last",
-                Position::Anywhere => "anywhere",
+                Position::First(rank) => format!("first {rank}"),
+                Position::Last => "last".to_owned(),
+                Position::Anywhere => "anywhere".to_owned(),
             };
             let table = chain.table.as_str();
             format!("rule {} {table} {place} in {}", family(chain.family), self::rule(chain, rule))
         }
+        (Key::VerdictMap(map), Row::VerdictMap) => format!("verdict map {} {}", map.name, family(map.family)),
+        (Key::Verdict(map, ip), Row::Verdict(chain)) => format!("verdict {} {ip} -> {chain}", map.name),
         (key, row) => panic!("a row of another kind than its key: {key:?} {row:?}"),
     }
 }

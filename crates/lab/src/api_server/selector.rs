@@ -45,7 +45,9 @@ impl LabelSelector {
                 "In" => Requirement::In(key, values),
                 "NotIn" => Requirement::NotIn(key, values),
                 "Exists" => Requirement::Exists(key),
-                _ => Requirement::Absent(key),
+                "DoesNotExist" => Requirement::Absent(key),
+                // No operator of the API: nothing meets it.
+                _ => Requirement::In(key, Vec::new()),
             });
         }
         Self(requirements)

@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use tokio::task::JoinHandle;
 
 pub(crate) use admission::Admission;
+pub use admission::UNCHECKED;
 pub(crate) use namespaces::create_initial as create_initial_namespaces;
 
 use crate::api_server::Handle;

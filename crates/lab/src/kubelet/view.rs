@@ -1,5 +1,6 @@
 //! What a kubelet reads from a Pod and writes into its status: pure, JSON in, JSON out.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
@@ -47,7 +48,8 @@ impl View {
             uid: text("/metadata/uid").unwrap_or_default().to_owned(),
             node: text("/spec/nodeName").unwrap_or_default().to_owned(),
             host_network: pod.pointer("/spec/hostNetwork").and_then(Value::as_bool).unwrap_or(false),
-            ports: containers.iter().flat_map(ports).collect(),
+            // A port may have two names.
+            ports: containers.iter().flat_map(ports).collect::<BTreeSet<_>>().into_iter().collect(),
             containers: containers.iter().map(|c| (field(c, "name"), field(c, "image"))).collect(),
             wants_ready: annotation(READY) != Some("false"),
             terminating: text("/metadata/deletionTimestamp").map(|_| seconds()),

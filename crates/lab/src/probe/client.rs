@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, recv};
@@ -14,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::server::Saying;
+use super::server::{SEND_ALWAYS, Saying};
 use super::socket::{Connected, Protocol, connect};
 use crate::node::Namespace;
 
@@ -116,6 +117,7 @@ async fn exchange(connected: &mut Connected) -> io::Result<Saying> {
             let length = socket.async_io(wanted, &mut receive).await?;
             answer.truncate(length);
         }
+        Connected::Handshake(initiator) => answer = initiator.exchange().await?,
     }
     Ok(serde_json::from_slice(&answer)?)
 }
@@ -185,6 +187,71 @@ pub(super) async fn talk(asker: Asker, every: Duration) -> Result<Talking, Failu
         }
     });
     Ok(Talking { stop, task })
+}
+
+/// A flow that the server keeps alive: it sends all the time, this end only counts what arrives.
+#[derive(Debug)]
+pub struct Hearing {
+    heard: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Hearing {
+    /// Times something arrived so far.
+    pub fn heard(&self) -> usize {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Whether the flow ended as seen from here: closed or reset.
+    pub fn is_over(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+impl Drop for Hearing {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Opens one connection, asks once for answers without end, and counts them. Returns when the first is there.
+pub(super) async fn hear(asker: Asker) -> Result<Hearing, Failure> {
+    let mut connected = timeout(asker.limit, asker.connect()).await.map_err(|_| Failure::Timeout)??;
+    let question = format!("{SEND_ALWAYS}\n");
+    let heard = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&heard);
+    let task = tokio::spawn(async move {
+        let mut buffer = [0u8; 4096];
+        let asked = match &mut connected {
+            Connected::Stream(stream) => stream.write_all(question.as_bytes()).await,
+            Connected::Datagram(socket) => socket.send(question.as_bytes()).await.map(drop),
+            Connected::Handshake(_) => Err(io::ErrorKind::Unsupported.into()),
+        };
+        while asked.is_ok() {
+            match &mut connected {
+                Connected::Stream(stream) => match stream.read(&mut buffer).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                },
+                // An ICMP does not end a flow of datagrams.
+                Connected::Datagram(socket) => {
+                    if socket.recv(&mut buffer).await.is_err() {
+                        continue;
+                    }
+                }
+                Connected::Handshake(_) => return,
+            }
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let hearing = Hearing { heard, task };
+    let first = async {
+        while hearing.heard() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(asker.limit, first).await.map_err(|_| Failure::Timeout)?;
+    Ok(hearing)
 }
 
 /// What a steady rate of new connections went through.

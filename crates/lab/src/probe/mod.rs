@@ -5,6 +5,7 @@
 
 mod client;
 mod http;
+mod sctp;
 mod server;
 mod socket;
 
@@ -13,7 +14,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use client::{Answer, Asking, Conversation, Failure, Outcome, Rate, Talking};
+pub use client::{Answer, Asking, Conversation, Failure, Hearing, Outcome, Rate, Talking};
+pub use sctp::kernel_has_sctp;
 pub use server::Server;
 pub use socket::Protocol;
 
@@ -93,6 +95,12 @@ impl Probe {
         every: Duration,
     ) -> Result<Talking, Failure> {
         client::talk(self.asker(protocol, to), every).await
+    }
+
+    /// Opens a connection on which the server sends all the time and this end is silent; an error if it does not open or
+    /// nothing comes at first.
+    pub async fn hear(&self, protocol: Protocol, to: SocketAddr) -> Result<Hearing, Failure> {
+        client::hear(self.asker(protocol, to)).await
     }
 
     /// Starts a steady rate of questions, each on a connection of its own.

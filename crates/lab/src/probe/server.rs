@@ -4,13 +4,16 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep;
 
+use super::sctp;
 use super::socket::{Listening, Protocol, listen};
 use crate::node::Namespace;
 
@@ -22,6 +25,11 @@ pub(super) struct Saying {
     /// The client as the server saw it.
     pub(super) client: SocketAddr,
 }
+
+/// The question that is answered for ever, every [`PACE`].
+pub(super) const SEND_ALWAYS: &str = "always";
+/// Between two answers that nobody asked for.
+const PACE: Duration = Duration::from_millis(10);
 
 /// A listening port; dropping it closes the port and every connection on it, when the runtime next runs its tasks: the
 /// caller waits for a refusal rather than expecting it at once.
@@ -56,6 +64,11 @@ pub(super) async fn serve(
             }
             Ok(Listening::Datagram(socket)) => {
                 tasks.push(tokio::spawn(datagrams(socket, Arc::clone(&name))).abort_handle());
+            }
+            Ok(Listening::Handshake(raw)) => {
+                let name = Arc::clone(&name);
+                let answering = sctp::answer(raw, port, move |client| answer(&name, client));
+                tasks.push(tokio::spawn(answering).abort_handle());
             }
             Err(error) => refused = Some(error),
         }
@@ -93,6 +106,12 @@ async fn converse(mut stream: TcpStream, client: SocketAddr, name: Arc<str>) -> 
             writer.write_all(head.as_bytes()).await?;
             return writer.shutdown().await;
         }
+        if line == SEND_ALWAYS {
+            loop {
+                writer.write_all(answer.as_bytes()).await?;
+                sleep(PACE).await;
+            }
+        }
         writer.write_all(answer.as_bytes()).await?;
     }
     Ok(())
@@ -104,17 +123,35 @@ fn answer(name: &str, client: SocketAddr) -> io::Result<String> {
 }
 
 async fn datagrams(socket: UdpSocket, name: Arc<str>) {
+    // Clients that get datagrams without asking again, until the port closes.
+    let mut listeners: Vec<SocketAddr> = Vec::new();
     loop {
-        if socket.readable().await.is_err() {
-            return;
+        tokio::select! {
+            readable = socket.readable() => {
+                if readable.is_err() {
+                    return;
+                }
+                // An error belongs to one datagram (an ICMP of an earlier answer, say), never to the socket.
+                if let Ok(Some(client)) = socket.try_io(Interest::READABLE, || reply(&socket, &name)) {
+                    listeners.retain(|listener| *listener != client);
+                    listeners.push(client);
+                }
+            }
+            () = sleep(PACE), if !listeners.is_empty() => {
+                for listener in &listeners {
+                    // Refused by the listener's host or on the way: the next one may pass.
+                    if let Ok(text) = answer(&name, *listener) {
+                        let _ = socket.try_send_to(text.as_bytes(), *listener);
+                    }
+                }
+            }
         }
-        // An error belongs to one datagram (an ICMP of an earlier answer, say), never to the socket.
-        let _ = socket.try_io(Interest::READABLE, || reply(&socket, &name));
     }
 }
 
-/// Answers one datagram from the address it was sent to (IP_PKTINFO of ip(7), IPV6_PKTINFO of RFC 3542).
-fn reply(socket: &UdpSocket, name: &str) -> io::Result<()> {
+/// Answers one datagram from the address it was sent to (IP_PKTINFO of ip(7), IPV6_PKTINFO of RFC 3542). Returns the client
+/// if it wants to hear more without asking.
+fn reply(socket: &UdpSocket, name: &str) -> io::Result<Option<SocketAddr>> {
     let fd = socket.as_raw_fd();
     let mut buffer = [0u8; 2048];
     let mut space = nix::cmsg_space!(nix::libc::in6_pktinfo, nix::libc::in_pktinfo);
@@ -122,6 +159,8 @@ fn reply(socket: &UdpSocket, name: &str) -> io::Result<()> {
     let message = recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut space), MsgFlags::MSG_DONTWAIT)?;
     let from = message.address.ok_or(io::ErrorKind::InvalidData)?;
     let client = client(&from).ok_or(io::ErrorKind::InvalidData)?;
+    let listens =
+        message.iovs().next().is_some_and(|bytes| bytes.strip_suffix(b"\n") == Some(SEND_ALWAYS.as_bytes()));
     let text = answer(name, client)?;
     let parts = [IoSlice::new(text.as_bytes())];
     let mut asked = message.cmsgs()?;
@@ -140,7 +179,8 @@ fn reply(socket: &UdpSocket, name: &str) -> io::Result<()> {
         }
         _ => sendmsg(fd, &parts, &[], MsgFlags::empty(), Some(&from)),
     };
-    Ok(sent.map(drop)?)
+    sent?;
+    Ok(listens.then_some(client))
 }
 
 fn client(from: &SockaddrStorage) -> Option<SocketAddr> {

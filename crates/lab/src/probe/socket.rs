@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
+use super::sctp;
 use crate::node::Namespace;
 
 /// Transport of a probe.
@@ -20,7 +21,8 @@ pub enum Protocol {
     Tcp,
     /// UDP: one datagram, one answer, no retransmission.
     Udp,
-    /// SCTP in its one-to-one style (RFC 6458 section 4), which behaves as TCP does. Needs the module `sctp`.
+    /// SCTP in its one-to-one style (RFC 6458 section 4), which behaves as TCP does; where the kernel has no such sockets,
+    /// the first two packets of its handshake.
     Sctp,
 }
 
@@ -35,7 +37,7 @@ impl std::fmt::Display for Protocol {
 }
 
 impl Protocol {
-    fn open(self, domain: Domain) -> io::Result<Socket> {
+    pub(super) fn open(self, domain: Domain) -> io::Result<Socket> {
         let socket = match self {
             Self::Tcp => Socket::new(domain, Type::STREAM, Some(socket2::Protocol::TCP)),
             Self::Udp => Socket::new(domain, Type::DGRAM, Some(socket2::Protocol::UDP)),
@@ -50,6 +52,7 @@ impl Protocol {
 pub(super) enum Listening {
     Stream(TcpListener),
     Datagram(UdpSocket),
+    Handshake(sctp::Raw),
 }
 
 /// Binds `port` on all addresses of `address`'s family.
@@ -76,17 +79,30 @@ pub(super) async fn listen(
         }
         Ok(socket)
     };
-    let socket = namespace.run_async(make).await.map_err(io::Error::other)??;
+    let socket = match namespace.run_async(make).await.map_err(io::Error::other)? {
+        Err(error) if sctp::is_missing(&error) && protocol == Protocol::Sctp => {
+            return listen_raw(namespace, address).await;
+        }
+        other => other?,
+    };
     Ok(match protocol {
         Protocol::Udp => Listening::Datagram(UdpSocket::from_std(socket.into())?),
         Protocol::Tcp | Protocol::Sctp => Listening::Stream(TcpListener::from_std(socket.into())?),
     })
 }
 
+/// The raw form of a port; it is taken by the server that reads the packets, not by the kernel.
+async fn listen_raw(namespace: &Namespace, address: SocketAddr) -> io::Result<Listening> {
+    let make = move || sctp::open(Domain::for_address(address), Some(address.ip()), None);
+    let socket = namespace.run_async(make).await.map_err(io::Error::other)??;
+    Ok(Listening::Handshake(sctp::Raw::from_std(socket.into())?))
+}
+
 /// A client's end.
 pub(super) enum Connected {
     Stream(TcpStream),
     Datagram(UdpSocket),
+    Handshake(sctp::Initiator),
 }
 
 /// Connects from `namespace`, from `source` if given, within `limit`.
@@ -107,7 +123,12 @@ pub(super) async fn connect(
         }
         Ok(socket)
     };
-    let socket = namespace.run_async(make).await.map_err(io::Error::other)??;
+    let socket = match namespace.run_async(make).await.map_err(io::Error::other)? {
+        Err(error) if sctp::is_missing(&error) && protocol == Protocol::Sctp => {
+            return Ok(Connected::Handshake(sctp::Initiator::new(namespace, to, source).await?));
+        }
+        other => other?,
+    };
     if protocol == Protocol::Udp {
         return Ok(Connected::Datagram(UdpSocket::from_std(socket.into())?));
     }

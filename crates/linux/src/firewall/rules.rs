@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::foreign;
+use super::foreign::{self, There};
 use super::scope::FirewallScope;
 use crate::iptables::restore::{Edit, Line};
 use crate::iptables::save::Chains;
@@ -54,14 +54,22 @@ pub(super) fn foreign_edit(
     if asked.is_some() {
         check(rule, key.family).map_err(Refusal::new)?;
     }
-    let parsed: Vec<Rule> = rules.iter().map(|text| parse(text, key.family)).collect();
-    let leads = |(rule, text): (&Rule, &&str)| leads(key, rule, scope.is_jumped_to(text), all_asked);
-    let leading: Vec<bool> = parsed.iter().zip(rules).map(leads).collect();
-    let found: Vec<usize> =
-        parsed.iter().enumerate().filter(|(_, there)| *there == rule).map(|(index, _)| index).collect();
+    let mut found = Vec::new();
+    let there: Vec<There<'_>> = rules
+        .iter()
+        .enumerate()
+        .map(|(index, printed)| {
+            let parsed = parse(printed, key.family);
+            if parsed == *rule {
+                found.push(index);
+            }
+            let rank = rank(belongs(key, &parsed, scope.is_jumped_to(printed), scope, all_asked));
+            There { printed, written: render(&parsed, key.family), rank }
+        })
+        .collect();
     Ok(Edit {
         refers: rule.jump_target().filter(|_| asked.is_some()).cloned().into_iter().collect(),
-        lines: foreign::place(&key.name, rules, &leading, &found, &render(rule, key.family), asked),
+        lines: foreign::place(&key.name, &there, &found, &render(rule, key.family), asked),
         ..Edit::default()
     })
 }
@@ -96,34 +104,43 @@ fn foreign_rows(
 ) {
     let written_here = asked.keys().any(|(chain, _)| chain == key);
     let looked_at = written_here || BUILT_IN.contains(&&*key.name);
-    // The rule, and whether it may stand before one that is first.
-    let recognise = |text: &&str| -> Option<(Rule, bool)> {
+    let recognise = |text: &&str| -> Option<(Rule, Position)> {
         let jumps = scope.is_jumped_to(text);
         if !jumps && !looked_at {
             return None;
         }
         let rule = parse(text, key.family);
-        let ours = jumps || asked.contains_key(&(key.clone(), rule.clone())) || (scope.foreign)(key, &rule);
-        let leads = ours && leads(key, &rule, jumps, asked);
-        ours.then_some((rule, leads))
+        let place = belongs(key, &rule, jumps, scope, asked)?;
+        Some((rule, place))
     };
-    let found: Vec<Option<(Rule, bool)>> = rules.iter().map(recognise).collect();
-    let leading: Vec<bool> =
-        found.iter().map(|rule| rule.as_ref().is_some_and(|(_, leads)| *leads)).collect();
+    let found: Vec<Option<(Rule, Position)>> = rules.iter().map(recognise).collect();
+    let ranks: Vec<Option<u8>> =
+        found.iter().map(|rule| rank(rule.as_ref().map(|(_, place)| *place))).collect();
     let mut seen = HashSet::new();
     for (index, rule) in found.into_iter().enumerate() {
-        let Some((rule, _)) = rule.filter(|(rule, _)| seen.insert(rule.clone())) else { continue };
-        let row_key = (key.clone(), rule);
-        let place = foreign::position(&leading, index, asked.get(&row_key).copied());
-        rows.push((Key::ForeignRule(row_key.0, row_key.1), Row::ForeignRule(place)));
+        let Some((rule, place)) = rule.filter(|(rule, _)| seen.insert(rule.clone())) else { continue };
+        let there = foreign::position(&ranks, index, place);
+        rows.push((Key::ForeignRule(key.clone(), rule), Row::ForeignRule(there)));
     }
 }
 
-/// Whether a rule may stand before one of ours that is first: it was asked to be first as well, or it is a jump of
-/// ours nobody asked for yet, as after a restart.
-fn leads(key: &ChainKey, rule: &Rule, jumps_to_ours: bool, asked: &Asked) -> bool {
-    match asked.get(&(key.clone(), rule.clone())) {
-        Some(position) => *position == Position::First,
-        None => jumps_to_ours,
+/// Where a rule in a foreign chain belongs, if it is ours: where it was asked to be, or, as after a restart, where
+/// those who write such rules say. A jump of ours that nobody knows was written by another version.
+fn belongs(
+    key: &ChainKey,
+    rule: &Rule,
+    jumps_to_ours: bool,
+    scope: &FirewallScope,
+    asked: &Asked,
+) -> Option<Position> {
+    let written = asked.get(&(key.clone(), rule.clone())).copied();
+    let known = || scope.foreign.iter().find_map(|place| place(key, rule));
+    written.or_else(known).or(jumps_to_ours.then_some(Position::First(0)))
+}
+
+fn rank(place: Option<Position>) -> Option<u8> {
+    match place {
+        Some(Position::First(rank)) => Some(rank),
+        _ => None,
     }
 }

@@ -1,11 +1,14 @@
 //! What on this node is ours, by name.
 
 use crate::iptables::parse::target;
-use crate::row::{ChainKey, Name};
+use crate::row::{ChainKey, Name, Position};
 use crate::rule::Rule;
 
+/// Where a rule in a chain that is not ours belongs, if it is of a kind somebody here writes.
+pub type ForeignPlace = fn(&ChainKey, &Rule) -> Option<Position>;
+
 /// Names by which chains, sets and rules are recognised as ours.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct FirewallScope {
     /// Chains by whole name.
     pub chains: Vec<Name>,
@@ -15,24 +18,22 @@ pub struct FirewallScope {
     pub sets: Vec<Name>,
     /// Sets by what their names begin with, without family prefix.
     pub set_prefixes: Vec<Name>,
-    /// Whether a rule in a chain that is not ours is ours, beside those that jump to a chain in scope and those the
-    /// lane was asked to write: how rules without such a jump are recognised after a restart.
-    pub foreign: fn(&ChainKey, &Rule) -> bool,
-}
-
-impl Default for FirewallScope {
-    fn default() -> FirewallScope {
-        FirewallScope {
-            chains: Vec::new(),
-            chain_prefixes: Vec::new(),
-            sets: Vec::new(),
-            set_prefixes: Vec::new(),
-            foreign: |_, _| false,
-        }
-    }
+    /// Which rules in chains that are not ours are ours, and where they belong: how they are recognised after a restart.
+    /// A rule that jumps to a chain in scope is ours in any case, and at the head unless one of these says else.
+    pub foreign: Vec<ForeignPlace>,
 }
 
 impl FirewallScope {
+    /// What is in either.
+    pub fn and(mut self, other: FirewallScope) -> FirewallScope {
+        self.chains.extend(other.chains);
+        self.chain_prefixes.extend(other.chain_prefixes);
+        self.sets.extend(other.sets);
+        self.set_prefixes.extend(other.set_prefixes);
+        self.foreign.extend(other.foreign);
+        self
+    }
+
     /// Whether a chain is ours.
     pub fn has_chain(&self, name: &str) -> bool {
         named(name, &self.chains, &self.chain_prefixes)

@@ -26,6 +26,9 @@ pub fn check(rule: &Rule, family: Family) -> Result<(), String> {
     if text.contains(['\n', '\r', '\0']) {
         return Err("a rule's text cannot hold line breaks".to_owned());
     }
+    if let Some(map) = rule.verdict_map() {
+        return Err(format!("iptables has no verdict maps: {map} needs the nftables backend"));
+    }
     let back = parse(&text, family);
     if back == *rule {
         Ok(())

@@ -179,6 +179,8 @@ fn action(text: &mut String, action: &Action, family: Family) {
             Family::V6 => " -j REJECT --reject-with icmp6-port-unreachable",
         }),
         Action::Jump(chain) => put!(text, " -j {chain}"),
+        // Nothing iptables reads, so `check` refuses the rule.
+        Action::VerdictMap { map, .. } => put!(text, " -j VMAP --map {map}"),
         Action::Mark { value, mask } => put!(text, " -j MARK --set-xmark {value:#x}/{mask:#x}"),
         Action::SourceNat { to, random_fully } => {
             put!(text, " -j SNAT --to-source {}{}", address_text(*to), fully(*random_fully));

@@ -182,6 +182,8 @@ fn a_rule_that_would_read_back_differently_is_refused() {
     assert!(check(&known(source("0.0.0.0/0")), Family::V4).is_err());
     use ConntrackState::{Established, New, Related};
     assert!(check(&known(Match::ConntrackState(vec![Established, New])), Family::V4).is_err());
+    let by_map = Action::VerdictMap { map: "pods".into(), of: Direction::Source };
+    assert!(check(&Rule::new([], by_map), Family::V4).unwrap_err().contains("verdict maps"));
     assert!(check(&Rule::new([], Action::Accept).comment("two\nlines"), Family::V4).is_err());
     // What can be brought into normal form is.
     let states = Match::ConntrackState(vec![Established, Related, Established]);

@@ -109,7 +109,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         let Some(entry) = self.entries.get(key) else { return Verdict::Rest };
         match &entry.desired {
             Some(row) => self.judge_wanted(key, entry, row, batch),
-            None => self.judge_unwanted(key),
+            None => self.judge_unwanted(key, entry),
         }
     }
 
@@ -117,6 +117,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         let mut needs = row.stands_on(key);
         let mut missing: Vec<Key> =
             needs.iter().filter(|need| !self.will_be_there(need, batch)).cloned().collect();
+        missing.extend(self.new_sets_filling(key, entry, &needs));
         if missing.is_empty() && entry.actual.is_none() {
             // Of several claims to one row, the first whose prerequisites are met is enough.
             let mut unmet = Vec::new();
@@ -138,13 +139,10 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         Verdict::Stage(stage, needs)
     }
 
-    fn judge_unwanted(&self, key: &Key) -> Verdict {
+    fn judge_unwanted(&self, key: &Key, entry: &Entry) -> Verdict {
         let held = self.holds.get(key).is_some_and(|count| *count > 0);
-        if !self.removals_allowed || held || self.dies_with_container(key) {
-            Verdict::Rest
-        } else {
-            Verdict::Remove
-        }
+        let allowed = entry.actual.as_ref().is_some_and(|row| self.gates.let_go(key, row));
+        if !allowed || held || self.dies_with_container(key) { Verdict::Rest } else { Verdict::Remove }
     }
 
     /// Whether the container is there and about to be removed, which removes this row too.
@@ -159,6 +157,31 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
             Some(entry) => (entry.actual.is_some() && entry.desired.is_some()) || batch.contains_key(key),
             None => true,
         }
+    }
+
+    /// Sets a rule begins to look into that still lack members on their way: a rule that met them would refuse, or let
+    /// pass, what it should not. Sets it looks into already are as good for the new rule as for the old one.
+    /// O(rules + members on their way).
+    fn new_sets_filling(&self, key: &Key, entry: &Entry, needs: &[Key]) -> Vec<Key> {
+        if key.lane() != LaneName::Firewall {
+            return Vec::new();
+        }
+        let before = entry.actual.as_ref().map(|row| row.stands_on(key)).unwrap_or_default();
+        let new = needs.iter().filter(|need| matches!(need, Key::Set(_)) && !before.contains(need));
+        new.filter(|set| self.is_filling(set)).cloned().collect()
+    }
+
+    /// Whether members of a set are on their way into it. One that was refused, and rests, is not.
+    fn is_filling(&self, set: &Key) -> bool {
+        let Some((state, first)) = self.lanes.get(&set.lane()).zip(first_content(set)) else { return false };
+        let inside = |key: &&Key| key.container().as_ref() == Some(set);
+        let missing = |key: &Key| {
+            let entry = self.entries.get(key);
+            entry.is_some_and(|entry| entry.desired.is_some() && entry.actual.is_none())
+        };
+        let pending = state.pending.range(&first..).take_while(inside);
+        let in_flight = state.in_flight.range(&first..).map(|(key, _)| key).take_while(inside);
+        pending.chain(in_flight).any(missing)
     }
 
     fn change(&self, key: &Key, after: Vec<Key>) -> Option<Change> {
@@ -189,6 +212,7 @@ fn first_content(container: &Key) -> Option<Key> {
     match container {
         Key::VirtualServer(server) => Some(Key::RealServer(*server, lowest, 0)),
         Key::Set(set) => Some(Key::Member(set.clone(), crate::row::Member::Ip(lowest))),
+        Key::VerdictMap(map) => Some(Key::Verdict(map.clone(), lowest)),
         Key::Link(link) => {
             Some(Key::Address { link: link.clone(), net: ipnet::IpNet::V4(ipnet::Ipv4Net::default()) })
         }

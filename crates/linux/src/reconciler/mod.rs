@@ -21,6 +21,7 @@
 mod batch;
 mod claims;
 mod entry;
+mod gate;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,8 @@ pub use claims::Claim;
 use claims::{Claims, Dropped};
 use entry::Entry;
 pub use entry::Refused;
+use gate::Gates;
+pub use gate::{Gate, Rows};
 
 use crate::lane::{Job, Refusal};
 use crate::row::{Key, LaneName, Row, Table};
@@ -70,8 +73,8 @@ pub struct Notice<O> {
 struct LaneState {
     /// Keys that may have to change, in key order.
     pending: BTreeSet<Key>,
-    /// What each key of the batch in hand will be when it succeeds.
-    in_flight: HashMap<Key, Option<Row>>,
+    /// What each key of the batch in hand will be when it succeeds. In key order, to look into one container.
+    in_flight: BTreeMap<Key, Option<Row>>,
     busy: bool,
     /// A complete reading has been taken in at least once.
     adopted: bool,
@@ -92,7 +95,7 @@ pub struct Reconciler<O> {
     holds: HashMap<Key, u32>,
     retries: BTreeSet<(Instant, Key)>,
     counts: BTreeMap<Table, TableCount>,
-    removals_allowed: bool,
+    gates: Gates,
     notices: Vec<Notice<O>>,
 }
 
@@ -106,7 +109,7 @@ impl<O: Clone + Eq + Hash + Debug> Default for Reconciler<O> {
             holds: HashMap::new(),
             retries: BTreeSet::new(),
             counts: Table::ALL.iter().map(|table| (*table, TableCount::default())).collect(),
-            removals_allowed: false,
+            gates: Gates::default(),
             notices: Vec::new(),
         }
     }
@@ -124,19 +127,22 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         Reconciler::default()
     }
 
-    /// Lets undesired rows be removed. Until then they are left alone: their owner may only be late.
-    pub fn allow_removals(&mut self) {
-        if !self.removals_allowed {
-            self.removals_allowed = true;
-            let undesired: Vec<Key> = self
-                .entries
-                .iter()
-                .filter(|(_, entry)| entry.desired.is_none())
-                .map(|(key, _)| key.clone())
-                .collect();
-            for key in undesired {
-                self.touch(&key);
-            }
+    /// An empty one that has these lanes only: rows of others are neither read nor written.
+    pub fn with_lanes(lanes: impl IntoIterator<Item = LaneName>) -> Self {
+        let lanes = lanes.into_iter().map(|lane| (lane, LaneState::first())).collect();
+        Reconciler { lanes, ..Reconciler::default() }
+    }
+
+    /// Says which rows that nobody wants may be removed; see [`Gate`]. At the beginning none may: their owner may only
+    /// be late. O(1) if nothing changed, else O(rows).
+    pub fn allow_removals(&mut self, gates: impl IntoIterator<Item = Gate>) {
+        if !self.gates.replace(gates) {
+            return;
+        }
+        let undesired = self.entries.iter().filter(|(_, entry)| entry.desired.is_none());
+        let undesired: Vec<Key> = undesired.map(|(key, _)| key.clone()).collect();
+        for key in undesired {
+            self.touch(&key);
         }
     }
 
@@ -180,6 +186,9 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
 
     /// Takes in the outcomes of a batch.
     pub fn applied(&mut self, lane: LaneName, outcomes: Vec<(Key, Result<(), Refusal>)>, now: Instant) {
+        // A set may be filled now for those who wait for it.
+        let members = outcomes.iter().filter(|(key, _)| matches!(key, Key::Member(..)));
+        let touched: BTreeSet<Key> = members.filter_map(|(key, _)| key.container()).collect();
         for (key, outcome) in outcomes {
             let Some(target) = self.lanes.get_mut(&lane).and_then(|state| state.in_flight.remove(&key))
             else {
@@ -194,10 +203,13 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.busy = false;
             // Held back behind something refused: judged again, and parked with it.
-            let held_back: Vec<Key> = state.in_flight.drain().map(|(key, _)| key).collect();
+            let held_back: Vec<Key> = std::mem::take(&mut state.in_flight).into_keys().collect();
             for key in held_back {
                 self.touch(&key);
             }
+        }
+        for container in touched {
+            self.wake(&container);
         }
     }
 
@@ -413,6 +425,12 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
                 waiters.remove(key);
             }
             self.wake(key);
+            if let (Key::Member(..), Some(set)) =
+                (key, key.container().filter(|set| self.actual(set).is_some()))
+            {
+                // It was the last on its way into a set, perhaps.
+                self.wake(&set);
+            }
             return;
         }
         let differs = entry.desired != entry.actual;

@@ -17,6 +17,12 @@ use crate::rule::{Action, Direction, Match, Rule};
 struct PickyKernel {
     rows: BTreeMap<Key, Row>,
     refuse: BTreeSet<Key>,
+    /// Nothing of these groups may be removed.
+    shut: Vec<Rows>,
+    /// What is wanted, to see whether sets are filled when a chain begins to look into them.
+    wanted: BTreeMap<Key, Row>,
+    /// Lanes have their turn in reverse.
+    backwards: bool,
     order_violations: Vec<String>,
 }
 
@@ -32,6 +38,7 @@ impl PickyKernel {
                         self.order_violations.push(format!("{:?} before {need:?}", change.key));
                     }
                 }
+                self.check_filled(&change.key, row);
                 self.rows.insert(change.key.clone(), row.clone());
             }
             None => {
@@ -39,6 +46,10 @@ impl PickyKernel {
                     key.container().as_ref() != Some(&change.key) && row.stands_on(key).contains(&change.key)
                 });
                 let users: Vec<_> = users.map(|(key, _)| key.clone()).collect();
+                let row = self.rows.get(&change.key);
+                if row.is_some_and(|row| self.shut.iter().any(|covers| covers(&change.key, row))) {
+                    self.order_violations.push(format!("{:?} removed behind a shut gate", change.key));
+                }
                 if !users.is_empty() {
                     self.order_violations.push(format!("{:?} removed under {users:?}", change.key));
                 }
@@ -47,6 +58,20 @@ impl PickyKernel {
             }
         }
         Ok(())
+    }
+}
+
+impl PickyKernel {
+    /// A chain that begins to look into a set must find all members there that are wanted.
+    fn check_filled(&mut self, key: &Key, row: &Row) {
+        let before = self.rows.get(key).map(|row| row.stands_on(key)).unwrap_or_default();
+        let new: Vec<Key> = row.stands_on(key).into_iter().filter(|need| !before.contains(need)).collect();
+        for member in self.wanted.keys().filter(|key| matches!(key, Key::Member(..))) {
+            let used = member.container().is_some_and(|set| new.contains(&set));
+            if matches!(key, Key::Chain(_)) && used && !self.rows.contains_key(member) {
+                self.order_violations.push(format!("{key:?} before {member:?}"));
+            }
+        }
     }
 }
 
@@ -66,7 +91,11 @@ impl Lane for LaneOf<'_> {
 fn run_until_settled(reconciler: &mut Reconciler<u8>, kernel: &mut PickyKernel, now: &mut Instant) {
     for _ in 0..200 {
         let mut worked = false;
-        for lane in LaneName::ALL {
+        let mut lanes = LaneName::ALL;
+        if kernel.backwards {
+            lanes.reverse();
+        }
+        for lane in lanes {
             match reconciler.next_job(lane, *now) {
                 Some(Job::Read) => {
                     let rows = LaneOf(lane, kernel).read().unwrap();
@@ -142,6 +171,18 @@ fn chain(name: &str, sets: &[&str]) -> Claim {
     Claim::new(Key::Chain(key), Row::Chain(Arc::from(rules)))
 }
 
+/// Groups that know enough at different times; a link is of both.
+const GROUPS: [Rows; 2] = [
+    |key, _| key.lane() != LaneName::Ipvs && key.lane() != LaneName::Route || matches!(key, Key::Link(_)),
+    |key, _| key.lane() == LaneName::Ipvs || key.lane() == LaneName::Route,
+];
+
+fn set_gates(reconciler: &mut Reconciler<u8>, kernel: &mut PickyKernel, open: [bool; 2]) {
+    let gates = || GROUPS.into_iter().zip(open);
+    kernel.shut = gates().filter(|(_, open)| !open).map(|(covers, _)| covers).collect();
+    reconciler.allow_removals(gates().map(|(covers, open)| Gate::new(covers, open)));
+}
+
 /// Everything one owner may want in the property test, by a number.
 fn claims_of(pick: u16) -> Vec<Claim> {
     let mut claims = vec![link(), set("a")];
@@ -173,8 +214,11 @@ enum Step {
     Set(u8, u16),
     Drop(u8),
     Foreign(u16),
+    Gates([bool; 2]),
     Audit,
     Settle,
+    /// Lanes have their turn in reverse, or no longer.
+    Turn(bool),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -182,20 +226,23 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (0u8..3, any::<u16>()).prop_map(|(owner, pick)| Step::Set(owner, pick & !(1 << 9))),
         1 => (0u8..3).prop_map(Step::Drop),
         1 => any::<u16>().prop_map(Step::Foreign),
+        2 => any::<[bool; 2]>().prop_map(Step::Gates),
         1 => Just(Step::Audit),
         2 => Just(Step::Settle),
+        1 => any::<bool>().prop_map(Step::Turn),
     ];
     proptest::collection::vec(step, 1..30)
 }
 
 proptest! {
-    /// Any order of wishes, foreign deletions and audits ends in exactly what is wanted, and never breaks an order the
-    /// kernel insists on.
+    /// Whatever was left behind, any order of wishes, foreign deletions, audits and gates ends in exactly what is wanted
+    /// once all gates are open; it never breaks an order the kernel insists on, and removes nothing behind a shut gate.
     #[test]
-    fn ends_in_what_is_wanted(steps in steps()) {
+    fn ends_in_what_is_wanted(steps in steps(), left_behind in any::<u16>()) {
         let (mut reconciler, mut kernel, mut now) = (Reconciler::new(), PickyKernel::default(), Instant::now());
         let mut owners: BTreeMap<u8, Vec<Claim>> = BTreeMap::new();
-        reconciler.allow_removals();
+        kernel.rows = claims_of(left_behind).into_iter().map(|claim| (claim.key, claim.row)).collect();
+        set_gates(&mut reconciler, &mut kernel, [false; 2]);
         for step in steps {
             match step {
                 Step::Set(owner, pick) => {
@@ -217,10 +264,16 @@ proptest! {
                         run_until_settled(&mut reconciler, &mut kernel, &mut now);
                     }
                 }
+                Step::Gates(open) => set_gates(&mut reconciler, &mut kernel, open),
                 Step::Audit => LaneName::ALL.iter().for_each(|lane| reconciler.request_read(*lane)),
                 Step::Settle => run_until_settled(&mut reconciler, &mut kernel, &mut now),
+                Step::Turn(backwards) => kernel.backwards = backwards,
             }
+            kernel.wanted = desired_of(&owners);
         }
+        run_until_settled(&mut reconciler, &mut kernel, &mut now);
+        prop_assert!(desired_of(&owners).iter().all(|(key, row)| kernel.rows.get(key) == Some(row)));
+        set_gates(&mut reconciler, &mut kernel, [true; 2]);
         run_until_settled(&mut reconciler, &mut kernel, &mut now);
         prop_assert_eq!(&kernel.rows, &desired_of(&owners));
         prop_assert!(kernel.order_violations.is_empty(), "{:?}", kernel.order_violations);
@@ -260,7 +313,7 @@ fn a_refused_row_holds_back_only_what_stands_on_it() {
 #[test]
 fn an_address_goes_before_its_virtual_server() {
     let (mut reconciler, mut kernel, mut now) = (Reconciler::new(), PickyKernel::default(), Instant::now());
-    reconciler.allow_removals();
+    reconciler.allow_removals([Gate::all()]);
     reconciler.set(&0, vec![link()]);
     reconciler.set(&1, vec![virtual_server(80, Scheduler::RoundRobin), real_server(80, 1), address(80)]);
     run_until_settled(&mut reconciler, &mut kernel, &mut now);
@@ -284,15 +337,76 @@ fn leftovers_are_adopted_and_removed_only_when_allowed() {
     assert_eq!(kernel.rows.len(), 4, "unknown never deletes");
     reconciler.set(&1, vec![virtual_server(80, Scheduler::RoundRobin), real_server(80, 1)]);
     assert!(reconciler.next_job(LaneName::Ipvs, now).is_none(), "adopted rows are not written again");
-    reconciler.allow_removals();
+    reconciler.allow_removals([Gate::all()]);
     run_until_settled(&mut reconciler, &mut kernel, &mut now);
     assert_eq!(kernel.rows.len(), 2);
 }
 
 #[test]
+fn a_leftover_goes_when_all_that_may_want_it_know_enough() {
+    let mut kernel = PickyKernel::default();
+    let (mut reconciler, mut now) = (Reconciler::<u8>::new(), Instant::now());
+    for claim in [virtual_server(80, Scheduler::RoundRobin), set("old"), member("old", 1), link()] {
+        kernel.rows.insert(claim.key, claim.row);
+    }
+    run_until_settled(&mut reconciler, &mut kernel, &mut now);
+    let mut left = |kernel: &mut PickyKernel, open| {
+        set_gates(&mut reconciler, kernel, open);
+        run_until_settled(&mut reconciler, kernel, &mut now);
+        kernel.rows.keys().map(Key::table).collect::<Vec<_>>()
+    };
+    assert_eq!(left(&mut kernel, [true, false]), [Table::Links, Table::VirtualServers], "a link is of both");
+    assert_eq!(left(&mut kernel, [true, true]), []);
+
+    // What no gate covers is nobody's to remove.
+    let (mut reconciler, mut kernel) = (Reconciler::<u8>::new(), PickyKernel::default());
+    kernel.rows.insert(set("old").key, set("old").row);
+    reconciler.allow_removals([Gate::new(GROUPS[1], true)]);
+    run_until_settled(&mut reconciler, &mut kernel, &mut now);
+    assert_eq!(kernel.rows.len(), 1);
+}
+
+#[test]
+fn a_chain_waits_until_its_new_set_is_filled() {
+    let mut kernel = PickyKernel::default();
+    let (mut reconciler, mut now) = (Reconciler::<u8>::new(), Instant::now());
+    reconciler.allow_removals([Gate::all()]);
+    reconciler.set(&1, vec![set("a"), member("a", 1), chain("KUBE-X", &["a"])]);
+    run_until_settled(&mut reconciler, &mut kernel, &mut now);
+    let key = chain("KUBE-X", &[]).key;
+
+    // A set that is there already, with a member on its way.
+    reconciler.set(&2, vec![set("b")]);
+    run_until_settled(&mut reconciler, &mut kernel, &mut now);
+    reconciler.set(&2, vec![set("b"), member("b", 1), member("b", 2)]);
+    reconciler.set(&1, vec![set("a"), member("a", 1), chain("KUBE-X", &["a", "b"])]);
+    assert!(reconciler.next_job(LaneName::Firewall, now).is_none(), "two members lack");
+    let Some(Job::Apply(stages)) = reconciler.next_job(LaneName::Sets, now) else { panic!("no job") };
+    assert!(reconciler.next_job(LaneName::Firewall, now).is_none(), "they are being written");
+
+    // More of a set it looks into already does not hold it up, nor does a member that is refused.
+    reconciler.set(&3, vec![set("a"), member("a", 2)]);
+    kernel.refuse.insert(member("b", 2).key);
+    let outcomes = run_batch(&mut LaneOf(LaneName::Sets, &mut kernel), stages);
+    reconciler.applied(LaneName::Sets, outcomes, now);
+    assert!(matches!(reconciler.next_job(LaneName::Firewall, now), Some(Job::Apply(_))));
+
+    // Nor one that is wanted no longer before it was written.
+    let (mut reconciler, mut kernel) = (Reconciler::<u8>::new(), PickyKernel::default());
+    reconciler.set(&2, vec![set("b")]);
+    run_until_settled(&mut reconciler, &mut kernel, &mut now);
+    reconciler.set(&2, vec![set("b"), member("b", 1)]);
+    reconciler.set(&1, vec![chain("KUBE-X", &["b"])]);
+    assert!(reconciler.next_job(LaneName::Firewall, now).is_none());
+    reconciler.set(&2, vec![set("b")]);
+    run_until_settled(&mut reconciler, &mut kernel, &mut now);
+    assert!(kernel.rows.contains_key(&key));
+}
+
+#[test]
 fn foreign_rows_are_left_alone() {
     let (mut reconciler, now) = (Reconciler::<u8>::new(), Instant::now());
-    reconciler.allow_removals();
+    reconciler.allow_removals([Gate::all()]);
     for lane in LaneName::ALL {
         assert!(matches!(reconciler.next_job(lane, now), Some(Job::Read)));
         let rows = if lane == LaneName::Ipvs {

@@ -60,6 +60,22 @@ pub struct RouteScope {
 }
 
 impl RouteScope {
+    /// What is in either. There is one protocol: ours.
+    pub fn and(mut self, other: RouteScope) -> RouteScope {
+        self.links.extend(other.links);
+        self.link_prefixes.extend(other.link_prefixes);
+        self.links_with_mtu.extend(other.links_with_mtu);
+        self.address_links.extend(other.address_links);
+        self.bridges.extend(other.bridges);
+        self.tables.extend(other.tables);
+        // Each is read once.
+        self.tables.sort_unstable();
+        self.tables.dedup();
+        self.tables_with_priority.extend(other.tables_with_priority);
+        self.protocol = self.protocol.max(other.protocol);
+        self
+    }
+
     fn has_link(&self, name: &str) -> bool {
         self.links.iter().any(|own| **own == *name)
             || self.link_prefixes.iter().any(|prefix| name.starts_with(&**prefix))

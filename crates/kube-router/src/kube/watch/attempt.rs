@@ -67,7 +67,7 @@ type Outcome = Result<(Step, Ended), NobodyListens>;
 /// Annotation of the bookmark that ends a streaming list (`metav1.InitialEventsAnnotationKey`).
 const LIST_ENDS: &str = "k8s.io/initial-events-end";
 
-impl Watch {
+impl<M: From<WatchEvent> + Send> Watch<M> {
     pub(super) async fn attempt<W: Wire>(&mut self, step: Step) -> Outcome {
         let mut version = match (step, self.strategy) {
             (Step::Resume(version), _) => Some(version),
@@ -167,7 +167,7 @@ impl Watch {
     async fn open<W: Wire>(
         &self,
         version: Option<&str>,
-    ) -> Result<impl Stream<Item = kube::Result<Frame<W>>> + Send + use<W>, Ended> {
+    ) -> Result<impl Stream<Item = kube::Result<Frame<W>>> + Send + use<W, M>, Ended> {
         let params = WatchParams {
             label_selector: self.selection.labels.clone(),
             field_selector: self.selection.fields.clone(),

@@ -54,6 +54,11 @@ impl Selection {
         Selection { fields: Some(format!("spec.nodeName={node}")), ..Selection::all(Kind::Pod) }
     }
 
+    /// What is in either of two selections of one kind: all of it, unless they are the same.
+    pub fn or(self, other: Selection) -> Selection {
+        if self == other { self } else { Selection::all(self.kind) }
+    }
+
     /// Services or EndpointSlices, without headless ones: those concern no proxy and need not be sent.
     pub fn not_headless(kind: Kind) -> Selection {
         Selection { labels: Some(format!("!{}", label::HEADLESS)), ..Selection::all(kind) }
@@ -103,12 +108,12 @@ pub fn client(mut config: kube::Config) -> Result<Client, kube::Error> {
 }
 
 /// Starts a watch. It ends when the receiver of `events` is gone; until then it waits whenever the receiver is slow.
-/// The caller's runtime runs it.
-pub fn start(
+/// The caller's runtime runs it. The receiver may take other messages too: an event is turned into one of its own.
+pub fn start<M: From<WatchEvent> + Send + 'static>(
     client: Client,
     selection: Selection,
     tuning: Tuning,
-    events: Sender<WatchEvent>,
+    events: Sender<M>,
 ) -> (Arc<WatchStatus>, JoinHandle<()>) {
     let status = Arc::new(WatchStatus::new(selection.kind));
     let kind = selection.kind;
@@ -139,7 +144,7 @@ const SHORT: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct NobodyListens;
 
-struct Watch {
+struct Watch<M> {
     client: Client,
     selection: Selection,
     tuning: Tuning,
@@ -149,10 +154,10 @@ struct Watch {
     pause: Pause,
     /// When the store was last told that this watch is broken, while it is.
     broken: Option<Instant>,
-    events: Sender<WatchEvent>,
+    events: Sender<M>,
 }
 
-impl Watch {
+impl<M: From<WatchEvent> + Send> Watch<M> {
     async fn run<W: Wire>(mut self) {
         let events = self.events.clone();
         tokio::select! {
@@ -213,6 +218,6 @@ impl Watch {
 
     async fn tell(&mut self, event: WatchEvent) -> Result<(), NobodyListens> {
         self.status.saw(&event);
-        self.events.send(event).await.map_err(|_| NobodyListens)
+        self.events.send(event.into()).await.map_err(|_| NobodyListens)
     }
 }

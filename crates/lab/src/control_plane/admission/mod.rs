@@ -1,14 +1,17 @@
 //! Admission: objects leave here complete, with their addresses and ports allocated.
 //!
 //! Deliberately lenient: only what allocation depends on is validated, so that malformed objects can reach agents.
+//! Network policies are checked as the real server does, unless annotated ([`UNCHECKED`]).
 
 mod defaults;
+mod network_policy;
 mod node;
 pub(crate) mod pool;
 mod service;
 
 use serde_json::Value;
 
+pub use self::network_policy::UNCHECKED;
 use super::Config;
 use crate::api_server::object::{at, name};
 use crate::api_server::rules;
@@ -37,6 +40,7 @@ impl rules::Admission for Admission {
         match resource {
             Resource::Services => self.services.create(object)?,
             Resource::Nodes => self.nodes.admit(object),
+            Resource::NetworkPolicies => network_policy::check(object)?,
             _ => {}
         }
         Ok(())
@@ -48,6 +52,7 @@ impl rules::Admission for Admission {
         match resource {
             Resource::Services => self.services.update(old, new)?,
             Resource::Nodes => self.nodes.admit(new),
+            Resource::NetworkPolicies => network_policy::check(new)?,
             _ => {}
         }
         Ok(())

@@ -1,0 +1,17 @@
+//! Network policy as a whole: agents as processes on three nodes, an API server, pods wired by CNI, and packets as the
+//! verdict. What should pass is computed from the objects by `lab::policy`'s reference, which knows nothing of the agent.
+//!
+//! Policy needs no IPVS, so everything here runs natively, in network namespaces.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking, helpers too"
+)]
+
+mod case;
+mod harness;
+mod judge;
+mod stage;
