@@ -100,6 +100,11 @@ impl Node {
         addresses(&self.addresses)
     }
 
+    /// The same with the prefix lengths of its segment.
+    pub fn networks(&self) -> &[IpNet] {
+        &self.addresses
+    }
+
     /// Ranges its pods get addresses from, IPv4 first.
     pub fn pod_ranges(&self) -> &[IpNet] {
         &self.pod_ranges

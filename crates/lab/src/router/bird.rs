@@ -162,7 +162,7 @@ fn session(text: &mut String, place: &Place, config: &Config, neighbour: &Neighb
     for (name, _, v4) in channels.into_iter().filter(|(_, on, _)| *on) {
         let extended = v4 && neighbour.extended_next_hop;
         let own = place.addresses.iter().map(IpNet::addr).find(|own| own.is_ipv4() == (v4 && !extended));
-        let mut channel = format!("import all; export filter {{ {} }};", export(config, v4));
+        let mut channel = format!("import all; export filter {{ {} }};", export(config, neighbour, v4));
         if let Some(own) = own {
             let _ = write!(channel, " next hop address {own};");
         }
@@ -182,8 +182,9 @@ fn session(text: &mut String, place: &Place, config: &Config, neighbour: &Neighb
 }
 
 /// BIRD clears a MED that a route was born with on its way to another autonomous system, but not what the filter sets.
-fn export(config: &Config, v4: bool) -> String {
-    let mut text = "if source !~ [ RTS_STATIC, RTS_BGP ] then reject; ".to_owned();
+fn export(config: &Config, neighbour: &Neighbour, v4: bool) -> String {
+    let sources = if neighbour.own_only { "RTS_STATIC" } else { "RTS_STATIC, RTS_BGP" };
+    let mut text = format!("if source !~ [ {sources} ] then reject; ");
     for network in config.networks.iter().filter(|network| network.prefix.addr().is_ipv4() == v4) {
         if let Some(med) = network.med {
             let _ = write!(text, "if net = {} then bgp_med = {med}; ", network.prefix);

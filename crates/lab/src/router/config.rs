@@ -77,6 +77,8 @@ pub struct Neighbour {
     pub passive: bool,
     /// Whether IPv4 prefixes may have IPv6 next hops (RFC 8950).
     pub extended_next_hop: bool,
+    /// Whether it gets what the router announces itself and nothing learned from others.
+    pub own_only: bool,
     /// Prefixes of one family after which the session is closed.
     pub max_prefixes: Option<u32>,
 }
@@ -94,6 +96,7 @@ impl Neighbour {
             next_hop_self: false,
             passive: false,
             extended_next_hop: false,
+            own_only: false,
             max_prefixes: None,
         }
     }

@@ -26,7 +26,7 @@ use serde_json::Value;
 pub use config::{Config, Distance, Neighbour, Network};
 pub use view::{KernelRoute, Path, Peering};
 
-use crate::node::{self, Fabric, Namespace};
+use crate::node::{self, Fabric, Namespace, Node};
 use crate::process;
 use place::Place;
 
@@ -164,8 +164,8 @@ pub struct Router {
     place: Place,
     config: Option<Config>,
     processes: Vec<Child>,
-    port: String,
-    fabric: Arc<Fabric>,
+    /// None where the machine is somebody else's.
+    plugged: Option<(String, Arc<Fabric>)>,
 }
 
 impl Router {
@@ -179,8 +179,17 @@ impl Router {
         fabric.publish(&namespace)?;
         let log = fabric.folder().join(format!("{name}.log"));
         let place = Place { name, namespace: Arc::new(namespace), log, addresses };
-        let fabric = Arc::clone(fabric);
-        Ok(Self { software, place, config: None, processes: Vec::new(), port, fabric })
+        let plugged = Some((port, Arc::clone(fabric)));
+        Ok(Self { software, place, config: None, processes: Vec::new(), plugged })
+    }
+
+    /// On a cluster's node, in the place of an agent that routes: `SOFTWARE-on-NODE`.
+    pub fn on(node: &Node, software: Software) -> Self {
+        let name = format!("{software}-on-{}", node.name());
+        let log = node.fabric().folder().join(format!("{name}.log"));
+        let (namespace, addresses) = (Arc::clone(node.namespace()), node.networks().to_vec());
+        let place = Place { name, namespace, log, addresses };
+        Self { software, place, config: None, processes: Vec::new(), plugged: None }
     }
 
     /// `SOFTWARE-INDEX`.
@@ -225,6 +234,11 @@ impl Router {
 
     /// Starts it with this configuration, after ending what runs, and waits until it answers.
     pub fn start(&mut self, config: Config) -> Result<(), Error> {
+        // Only BIRD's filters are written for it; silence would announce too much.
+        let narrow = config.neighbours.iter().any(|neighbour| neighbour.own_only);
+        if narrow && self.software != Software::Bird {
+            return Err(Error::Cannot { software: self.software, what: "announce its own alone" });
+        }
         self.stop();
         self.config = Some(config);
         self.launch(false)
@@ -313,8 +327,10 @@ impl Router {
 impl Drop for Router {
     fn drop(&mut self) {
         self.stop();
-        self.fabric.unplug(&self.port);
-        self.fabric.withdraw(&self.place.namespace);
+        if let Some((port, fabric)) = &self.plugged {
+            fabric.unplug(port);
+            fabric.withdraw(&self.place.namespace);
+        }
     }
 }
 

@@ -15,5 +15,6 @@
 mod checks;
 mod foreign;
 mod malformed;
+mod pods;
 mod raw;
 mod setup;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use lab::node::{Fabric, Families};
+use lab::node::{Fabric, Families, Namespace};
 use lab::router::{Config, Neighbour, Network, Path, Router, Software};
 use serde_json::Value;
 
@@ -65,7 +65,7 @@ impl Wire {
             Router::new(&fabric, 0, u8::try_from(at + 1).unwrap(), *one).expect("a router")
         };
         let routers: Vec<Router> = software.iter().enumerate().map(router).collect();
-        let link_local = routers.iter().map(link_local).collect();
+        let link_local = routers.iter().map(|router| link_local(router.namespace())).collect();
         Self { routers, link_local, _fabric: fabric }
     }
 
@@ -215,17 +215,18 @@ impl Wire {
     }
 }
 
-fn link_local(router: &Router) -> IpAddr {
+/// The link-local address of a machine's `eth0`, which an IPv6 next hop may be; it is there a moment after the link is up.
+pub(crate) fn link_local(namespace: &Namespace) -> IpAddr {
     let show = || {
         let mut ip = lab::process::command("ip");
-        lab::process::run(ip.args(["-j", "-6", "addr", "show", "dev", "eth0", "scope", "link"]))
+        lab::process::run(ip.args(["-j", "-6", "addr", "show", "dev", "eth0"]))
     };
-    // It is there a moment after the link is up.
-    eventually(&format!("{}: a link-local address", router.name()), || {
-        let shown = router.namespace().run(show).expect("the router").expect("addresses");
-        let links: Vec<Value> = serde_json::from_str(&shown).unwrap_or_default();
-        let address = links.iter().find_map(|link| link["addr_info"][0]["local"].as_str()?.parse().ok());
-        address.ok_or(shown)
+    eventually(&format!("{}: a link-local address", namespace.name()), || {
+        let shown = namespace.run(show).expect("the router").expect("addresses");
+        let links: Value = serde_json::from_str(&shown).unwrap_or_default();
+        let addresses = links[0]["addr_info"].as_array().cloned().unwrap_or_default();
+        let link = addresses.iter().find(|address| address["scope"] == "link");
+        link.and_then(|address| address["local"].as_str()?.parse().ok()).ok_or(shown)
     })
 }
 
