@@ -85,8 +85,9 @@ fn render(place: &Place, config: &Config) -> Result<String, Error> {
     let families = [("ipv4", true), ("ipv6", false)];
     let has = |v4: bool| place.addresses.iter().any(|net| net.addr().is_ipv4() == v4);
     for (name, v4) in families.into_iter().filter(|(_, v4)| has(*v4)) {
-        // Connected networks are where next hops of internal sessions are looked up.
-        let _ = writeln!(text, "protocol direct direct_{name} {{ {name}; }}");
+        // Connected networks are where next hops of internal sessions are looked up; a pod bridge's would shadow the range
+        // that is announced.
+        let _ = writeln!(text, "protocol direct direct_{name} {{ {name}; interface \"eth0\"; }}");
         let merge = match config.maximum_paths {
             0 | 1 => String::new(),
             many => format!("merge paths on limit {many}; "),

@@ -58,7 +58,7 @@ impl Daemon for GoBgp {
     }
 
     fn shut(&self, place: &Place, _: &Config, neighbour: IpAddr, text: &str) -> Result<(), Error> {
-        place.ask("gobgp", ["neighbor", &neighbour.to_string(), "disable", text]).map(drop)
+        place.ask("gobgp", ["neighbor", &neighbour.to_string(), "disable", "--reason", text]).map(drop)
     }
 }
 

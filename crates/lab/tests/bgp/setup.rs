@@ -173,7 +173,7 @@ impl Wire {
             let said = router.peering(self.address(other, over)).map_err(|error| error.to_string())?.said;
             let log = router.log();
             let heard = heard(router.software(), &said, &log, why, text);
-            if heard { Ok(()) } else { Err(format!("{said}\n{log}")) }
+            if heard { Ok(()) } else { Err(format!("{said}\n{log}\n{}", self.routers[other].log())) }
         });
     }
 
