@@ -179,6 +179,18 @@ impl Config {
         found
     }
 
+    /// Without the peers there are objections to. O(peers).
+    #[must_use]
+    pub fn usable(&self) -> Config {
+        let mut config = self.clone();
+        for objection in self.objections() {
+            if let Some(peer) = objection.peer {
+                config.peers.remove(&peer);
+            }
+        }
+        config
+    }
+
     fn check_speaker(&self, object: &mut dyn FnMut(&'static str, String, &'static str)) {
         if !is_identifier(self.router_id) {
             object("router_id", self.router_id.to_string(), "must be a unicast IPv4 address");

@@ -2,6 +2,7 @@
 
 pub mod annotations;
 pub mod cleanup;
+mod commands;
 pub mod core;
 pub mod counters;
 pub mod health;
@@ -18,5 +19,6 @@ pub mod options;
 pub mod owner;
 pub mod run;
 pub mod secret;
+pub mod status;
 pub mod store;
 pub mod version;

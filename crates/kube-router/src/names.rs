@@ -135,6 +135,9 @@ pub mod mark {
     pub const DSR_MASK: u32 = 0x3fff;
 }
 
+/// The socket on which a running agent tells its status.
+pub const SOCKET: &str = "/run/kube-router/kube-router.sock";
+
 /// The NFLOG group that refused packets go to.
 pub const NFLOG_GROUP: u16 = 100;
 

@@ -17,7 +17,8 @@ use crate::kube::watch;
 use crate::listen::{self, ListenError};
 use crate::metrics::{Metrics, MetricsError};
 use crate::options::{self, Options, Request};
-use crate::{cleanup, health_ports, logging, version};
+use crate::status::socket;
+use crate::{cleanup, commands, health_ports, logging, version};
 
 /// The agent could not start or go on. Shown on stderr; the exit status is 1.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +78,9 @@ fn small_pages() {
 
 async fn dispatch(args: Vec<OsString>, mut stop: Stop) -> ExitCode {
     let program = args.first().map_or_else(|| "kube-router".into(), |arg| arg.to_string_lossy().into_owned());
+    if let Some(code) = commands::run(&args).await {
+        return code;
+    }
     let done = match options::read(args) {
         Err(refusal) => {
             // The reason comes first and last: usage is long, and logs are read from either end.
@@ -108,7 +112,7 @@ fn say(text: &str) {
 }
 
 /// The error with all that caused it.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -209,6 +213,9 @@ async fn core(start: Start, stop: &mut Stop) -> Result<(), RunError> {
         ready: programmed,
         health_ports,
     })?;
+    if let Err(error) = socket::serve(&socket::path(), core.clone()).await {
+        tracing::warn!("{error}; `kube-router status` has nobody to ask");
+    }
     if needs.lanes.contains(&LaneName::Ipvs) {
         metrics.attach_service_counters(Arc::new(IpvsCounters::new(core.clone())))?;
         tokio::spawn(health_ports::follow(follow));

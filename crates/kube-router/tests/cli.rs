@@ -212,6 +212,14 @@ fn an_unusable_kubeconfig_is_a_plain_error() {
 }
 
 #[test]
+fn a_status_nobody_can_give_says_whom_it_asked() {
+    let (code, text) = output(&["status", "--socket=/nonexistent/kube-router.sock"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("Error: no kube-router answers at /nonexistent/kube-router.sock"), "{text}");
+    assert_eq!(output(&["status", "--output=xml"]).0, Some(2));
+}
+
+#[test]
 fn a_running_agent_answers_and_stops_on_either_signal() {
     use nix::sys::signal::Signal::{SIGINT, SIGTERM};
     for (signal, host) in [(SIGTERM, "127.0.0.1"), (SIGINT, "[::1]")] {

@@ -19,3 +19,4 @@ pub mod route;
 pub mod row;
 pub mod rule;
 pub mod sysctl;
+mod words;

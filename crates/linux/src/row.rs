@@ -419,8 +419,8 @@ pub enum Key {
     RealServer(VirtualServerKey, IpAddr, u16),
     /// A set.
     Set(SetKey),
-    /// A member of a set.
-    Member(SetKey, Member),
+    /// A member of a set, which is named once for all its members: of all keys this would otherwise be the largest.
+    Member(Arc<SetKey>, Member),
     /// A chain of ours, whole.
     Chain(ChainKey),
     /// A rule of ours (most often a jump) in a chain that is not ours.
@@ -506,7 +506,7 @@ impl Key {
     pub fn container(&self) -> Option<Key> {
         match self {
             Key::RealServer(server, ..) => Some(Key::VirtualServer(*server)),
-            Key::Member(set, _) => Some(Key::Set(set.clone())),
+            Key::Member(set, _) => Some(Key::Set(SetKey::clone(set))),
             Key::Verdict(map, _) => Some(Key::VerdictMap(map.clone())),
             Key::Address { link, .. } => Some(Key::Link(link.clone())),
             _ => None,
@@ -589,8 +589,8 @@ pub enum Row {
     PolicyRule,
     /// Timeouts.
     IpvsTimeouts(IpvsTimeouts),
-    /// A virtual server.
-    VirtualServer(VirtualServer),
+    /// A virtual server; boxed, or every row would be as large.
+    VirtualServer(Box<VirtualServer>),
     /// A real server.
     RealServer(RealServer),
     /// A set.

@@ -135,8 +135,8 @@ fn services(family: Family) -> Vec<Change> {
     vec![
         put(Key::Set(svip.clone()), header(SetKind::HashIp, 1000)),
         put(Key::Set(ports.clone()), header(SetKind::HashIpPort, 1000)),
-        put(Key::Member(svip, Member::Ip(vip)), Row::Member),
-        put(Key::Member(ports, Member::IpPort(vip, Protocol::Tcp, 80)), Row::Member),
+        put(Key::Member(svip.into(), Member::Ip(vip)), Row::Member),
+        put(Key::Member(ports.into(), Member::IpPort(vip, Protocol::Tcp, 80)), Row::Member),
         put(Key::Chain(filter("KUBE-ROUTER-SERVICES")), rules([accept, Rule::new([], Action::Reject)])),
         put(Key::ForeignRule(filter("INPUT"), jump), Row::ForeignRule(Position::First(0))),
     ]
@@ -239,7 +239,7 @@ fn a_new_header_keeps_members_visible_throughout() {
         apply(&mut lane, &[put(Key::Set(key.clone()), header(SetKind::HashNet, 5000))]);
         let members: Vec<Change> = (0..5000u32)
             .map(|at| format!("10.{}.{}.0/24", at / 256, at % 256).parse().unwrap())
-            .map(|net| put(Key::Member(key.clone(), Member::Net(net)), Row::Member))
+            .map(|net| put(Key::Member(key.clone().into(), Member::Net(net)), Row::Member))
             .collect();
         apply(&mut lane, &members);
         run(&[
@@ -341,7 +341,7 @@ fn bad_rows_are_refused_alone() {
         let filter = |name: &str| Key::Chain(chain(Family::V4, FilterTable::Filter, name));
         let long = set(Family::V6, "KUBE-SRC-ABCDEFGHIJKLMNOPQ");
         let nets = set(Family::V4, "kube-router-nets");
-        let everything = Key::Member(nets.clone(), Member::Net("0.0.0.0/0".parse().unwrap()));
+        let everything = Key::Member(nets.clone().into(), Member::Net("0.0.0.0/0".parse().unwrap()));
         let host_bits = Match::Source { net: "10.0.0.1/8".parse().unwrap(), not: false };
         let outcomes = lane.apply(&[
             put(Key::Set(long), header(SetKind::HashIp, 10)),

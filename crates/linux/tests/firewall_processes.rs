@@ -36,7 +36,7 @@ fn sets_need_no_process_and_chains_one_for_each_table() {
         let mut lane = FirewallLane::with_programs(scope, Programs::of(Flavour::Nft).unwrap());
         let set = SetKey { family: Family::V6, name: "ours".into() };
         let header = |max_members| Row::Set(SetHeader { kind: SetKind::HashIp, max_members, timeout: None });
-        let member = Key::Member(set.clone(), Member::Ip("fd00::1".parse().unwrap()));
+        let member = Key::Member(set.clone().into(), Member::Ip("fd00::1".parse().unwrap()));
         for stage in [
             vec![put(Key::Set(set.clone()), header(10))],
             vec![put(member.clone(), Row::Member)],

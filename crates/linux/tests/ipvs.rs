@@ -49,7 +49,7 @@ fn server(scheduler: &str) -> VirtualServer {
 }
 
 fn service(key: VirtualServerKey, server: VirtualServer) -> (Key, Row) {
-    (Key::VirtualServer(key), Row::VirtualServer(server))
+    (Key::VirtualServer(key), Row::VirtualServer(server.into()))
 }
 
 fn real(key: VirtualServerKey, ip: &str, port: u16, weight: u32, forwarding: Forwarding) -> (Key, Row) {

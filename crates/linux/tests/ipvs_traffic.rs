@@ -75,7 +75,7 @@ impl Net {
         let key = VirtualServerKey::Address { ip: virtual_address, protocol: Protocol::Udp, port: PORT };
         let timeouts = IpvsTimeouts { tcp: 0, tcp_fin: 0, udp: 0 };
         let mut net = Net { clients, key, backends, lane: IpvsLane::open(timeouts).expect("IPVS") };
-        net.write(Key::VirtualServer(key), Some(Row::VirtualServer(server)));
+        net.write(Key::VirtualServer(key), Some(Row::VirtualServer(server.into())));
         for index in 0..backend_addresses.len() {
             net.weigh(index, 1);
         }

@@ -218,8 +218,20 @@ impl Notification {
         });
     }
 
+    /// What is inside of a Hard Reset; otherwise this one itself.
+    pub fn meant(&self) -> Notification {
+        if self.is_cease(Cease::HardReset) && self.data.len() >= 2 {
+            return Self::decode(&self.data);
+        }
+        self.clone()
+    }
+
     /// The text of a shutdown or reset, control characters taken out: the other side's operator wrote it.
     pub fn text(&self) -> Option<String> {
+        if self.is_cease(Cease::HardReset) {
+            // One within another has none: nobody sends that, and a chain of them would have no end.
+            return Some(self.meant()).filter(|meant| !meant.is_cease(Cease::HardReset))?.text();
+        }
         if !self.is_cease(Cease::AdministrativeShutdown) && !self.is_cease(Cease::AdministrativeReset) {
             return None;
         }
@@ -332,6 +344,8 @@ mod tests {
         let meant = Notification::with_text(Cease::AdministrativeShutdown, "bye");
         let hard = meant.hard();
         assert!(hard.is_cease(Cease::HardReset));
-        assert_eq!(Notification::decode(&hard.data), meant);
+        assert_eq!(hard.meant(), meant);
+        assert_eq!(hard.text().unwrap(), "bye");
+        assert_eq!(hard.hard().text(), None);
     }
 }

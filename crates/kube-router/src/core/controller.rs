@@ -11,7 +11,7 @@
 use std::time::{Duration, Instant};
 
 use linux::firewall::FirewallScope;
-use linux::reconciler::{Claim, Gate};
+use linux::reconciler::{Claim, Gate, Reconciler};
 use linux::route::RouteScope;
 use linux::row::{Key, LaneName, Name};
 
@@ -22,6 +22,7 @@ use crate::node::{Facts, ThisNode};
 use crate::objection::{ObjectRef, Objection};
 use crate::options::Options;
 use crate::owner::Owner;
+use crate::status::Status;
 use crate::store::{Dirty, Store};
 
 /// What plans are made from.
@@ -106,6 +107,9 @@ pub trait Controller: Send {
     fn take_found(&mut self) -> Vec<Found> {
         Vec::new()
     }
+
+    /// Adds to the status what only this controller can tell: whose a row is, what else it knows. O(what it tells).
+    fn describe(&self, _inputs: Inputs<'_>, _rows: &Reconciler<Owner>, _status: &mut Status) {}
 
     /// What is to be done besides rows, since the last call.
     fn take_effects(&mut self) -> Vec<Effect> {

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use crate::kube::model::{ObjectName, WatchEvent};
 use crate::network_services::drain::RealServerKey;
 use crate::node::Facts;
+use crate::status::Status;
 
 /// One message to the core.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub enum Input {
     Reread(LaneName),
     /// Something for one controller.
     News(News),
+    /// Somebody asks for the status.
+    Status(oneshot::Sender<Box<Status>>),
 }
 
 /// What concerns one controller, by where it comes from. Best paths of BGP and hand-overs of the CNI plugin are to be

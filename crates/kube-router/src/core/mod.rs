@@ -24,7 +24,7 @@ mod ownership;
 mod purge;
 mod report;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,12 +46,14 @@ use self::purge::Purge;
 use self::report::Reporter;
 use crate::health::{Awaited, Beat, Health};
 use crate::health_ports;
-use crate::kube::model::WatchEvent;
+use crate::kube::model::{Kind, WatchEvent};
 use crate::metrics::Metrics;
 use crate::node::{Facts, ThisNode};
 use crate::options::Options;
 use crate::owner::Owner;
+use crate::status::{ControllerState, Status, collect};
 use crate::store::{Dirty, Store};
+use crate::version;
 
 /// Messages taken in before plans are made: bounds how long a burst can hold up the kernel.
 const BURST: usize = 1024;
@@ -76,6 +78,7 @@ pub struct Core {
     purge: Option<Purge>,
     edges: Edges,
     reporter: Reporter,
+    started: Instant,
     beat: Beat,
     ready: Awaited,
     audit: Duration,
@@ -131,6 +134,7 @@ impl Core {
             purge: ipvs.then(|| Purge::start(metrics)).transpose()?,
             edges: Edges::open(ipvs, health_ports, &sender)?,
             reporter: Reporter::new(metrics.clone()),
+            started: Instant::now(),
             beat: health.watch("core", LANE_PERIOD, GRACE),
             ready,
             audit: needs.audit,
@@ -189,6 +193,10 @@ impl Core {
                 }
             }
             Input::Reread(lane) => self.reconciler.request_read(lane),
+            Input::Status(answer) => {
+                // Whoever gave up waiting needs no answer.
+                let _ = answer.send(Box::new(self.status()));
+            }
             Input::News(news) => {
                 let (controllers, inputs) = self.parts();
                 let mut news = Some(news);
@@ -197,6 +205,33 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// What is known and done. O(virtual servers and their backends).
+    fn status(&self) -> Status {
+        let mut status = Status {
+            node: self.node.name.to_string(),
+            version: version::VERSION.to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            ..Status::default()
+        };
+        let kinds: BTreeSet<Kind> = self
+            .controllers
+            .iter()
+            .flat_map(|running| &running.needs.watches)
+            .map(|watch| watch.kind)
+            .collect();
+        collect::watches(&self.store, kinds.into_iter(), &mut status);
+        collect::rows(&self.reconciler, &mut status);
+        collect::objections(self.store.objections().iter(), &mut status);
+        let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
+        for running in &self.controllers {
+            let name = running.controller.name().to_owned();
+            status.controllers.push(ControllerState { name, planning: running.planning });
+            collect::objections(running.objections.iter(), &mut status);
+            running.controller.describe(inputs, &self.reconciler, &mut status);
+        }
+        status
     }
 
     fn take_report(&mut self, report: Report, now: Instant) {

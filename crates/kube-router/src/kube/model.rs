@@ -172,8 +172,6 @@ pub struct Endpoint {
     pub terminating: bool,
     /// `nodeName`.
     pub node: Option<Name>,
-    /// `targetRef` of kind Pod: name of the pod in the slice's namespace.
-    pub pod: Option<Name>,
 }
 
 /// A Node.

@@ -117,18 +117,12 @@ wire! {
         addresses: List<String>,
         conditions: Lenient<EndpointConditions>,
         node_name: Text,
-        target_ref: Lenient<TargetRef>,
     }
     /// `endpoints[].conditions`
     EndpointConditions {
         ready: Lenient<bool>,
         serving: Lenient<bool>,
         terminating: Lenient<bool>,
-    }
-    /// `endpoints[].targetRef`
-    TargetRef {
-        kind: Text,
-        name: Text,
     }
 
     /// Node

@@ -81,7 +81,7 @@ mod tests {
 
     fn endpoint(last: u8, node: &str, ready: bool, serving: bool, terminating: bool) -> Endpoint {
         let ip = IpAddr::from([10, 244, 0, last]);
-        Endpoint { ip, ready, serving, terminating, node: Some(node.into()), pod: None }
+        Endpoint { ip, ready, serving, terminating, node: Some(node.into()) }
     }
 
     fn weights(endpoints: Vec<Endpoint>, local_only: bool, keep: bool) -> Vec<(u8, u32)> {

@@ -3,14 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use linux::reconciler::Gate;
-use linux::row::Name;
+use linux::reconciler::{Gate, Reconciler};
+use linux::row::{Key, Name};
 
 use super::{NetworkServices, Subject, base, firewall, scope};
 use crate::core::{Controller, Effect, Found, InKernel, Inputs, Needs, News, Planned};
 use crate::node::Facts;
 use crate::options::Options;
+use crate::owner::Owner;
+use crate::status::Status;
+use crate::status::collect::{self, Claimed};
 use crate::store::Dirty;
+
+/// Virtual servers planned in one go: a start plans them all, and what is planned takes room until it is handed on.
+const PLANNED_AT_ONCE: usize = 512;
 
 impl Controller for NetworkServices {
     fn name(&self) -> &'static str {
@@ -60,7 +66,7 @@ impl Controller for NetworkServices {
 
     fn plan(&mut self, inputs: Inputs<'_>, now: Instant, in_kernel: InKernel<'_>) -> Vec<Planned> {
         self.dirty.extend(self.draining.take_due(now));
-        let mut planned: Vec<Planned> = Vec::with_capacity(self.dirty.len() + 4);
+        let mut planned: Vec<Planned> = Vec::new();
         if std::mem::take(&mut self.dirty_base) {
             planned.push((Subject::ServiceProxy.into(), base::claims(inputs.node, inputs.options)));
             planned.push((Subject::NodeAddresses.into(), firewall::local_ips(inputs.node)));
@@ -71,7 +77,9 @@ impl Controller for NetworkServices {
         if std::mem::take(&mut self.dirty_pods) {
             planned.push((Subject::NodePods.into(), firewall::node_pods(self.pods.here(), inputs.node)));
         }
-        for key in std::mem::take(&mut self.dirty) {
+        while planned.len() < PLANNED_AT_ONCE
+            && let Some(key) = self.dirty.pop_first()
+        {
             let claims = self.plan_virtual_server(key, inputs, now, in_kernel);
             planned.push((Subject::VirtualServer(key).into(), claims));
         }
@@ -90,6 +98,15 @@ impl Controller for NetworkServices {
     fn take_found(&mut self) -> Vec<Found> {
         let last: BTreeMap<_, _> = std::mem::take(&mut self.found).into_iter().collect();
         last.into_iter().collect()
+    }
+
+    fn describe(&self, _inputs: Inputs<'_>, rows: &Reconciler<Owner>, status: &mut Status) {
+        let claimed = self.contests.winners().map(|(key, winner)| Claimed {
+            key: Key::VirtualServer(*key),
+            service: winner.service.clone(),
+            kind: winner.kind.as_str(),
+        });
+        collect::services(claimed, rows, status);
     }
 
     fn take_effects(&mut self) -> Vec<Effect> {

@@ -15,7 +15,7 @@ use linux::row::{
 };
 use linux::rule::{Action, Direction, IpvsMatch, Match, Rule};
 
-use super::plan::member;
+use super::plan::{member, set};
 use super::scope;
 use crate::names;
 use crate::node::ThisNode;
@@ -42,8 +42,10 @@ pub fn sets(family: Family) -> impl Iterator<Item = Claim> {
 /// Addresses of the node, which the firewall does not mistake for service addresses, in the families that have sets
 /// (`::1` is on every node). O(addresses).
 pub fn local_ips(node: &ThisNode) -> Vec<Claim> {
-    let of =
-        |family| node.local_ips(family).map(move |ip| member(names::set::LOCAL_IPS, family, Member::Ip(ip)));
+    let of = |family| {
+        let set = set(names::set::LOCAL_IPS, family);
+        node.local_ips(family).map(move |ip| member(&set, Member::Ip(ip)))
+    };
     node.families().flat_map(of).collect()
 }
 
@@ -122,9 +124,12 @@ pub fn masquerade(family: Family, node: &ThisNode, options: &Options) -> Vec<Cla
 /// Pods of this node, by which local traffic is told where no pod prefix is known, in the families that have sets.
 /// O(pods of this node).
 pub fn node_pods(ips: impl Iterator<Item = IpAddr>, node: &ThisNode) -> Vec<Claim> {
-    let families: Vec<Family> = node.families().collect();
-    let ips = ips.filter(|ip| families.contains(&Family::of(ip)));
-    ips.map(|ip| member(names::set::NODE_PODS, Family::of(&ip), Member::Ip(ip))).collect()
+    let sets: Vec<_> = node.families().map(|family| set(names::set::NODE_PODS, family)).collect();
+    ips.filter_map(|ip| {
+        let set = sets.iter().find(|set| set.family == Family::of(&ip))?;
+        Some(member(set, Member::Ip(ip)))
+    })
+    .collect()
 }
 
 /// This node's pod prefixes; where its Node object does not say, the range given by `--cluster-cidr`.

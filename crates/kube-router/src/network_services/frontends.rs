@@ -29,6 +29,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// In the words of the Service API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::ClusterIp => "ClusterIP",
+            Kind::NodePort => "NodePort",
+            Kind::ExternalIp => "externalIP",
+            Kind::LoadBalancerIp => "LoadBalancer",
+        }
+    }
+
     /// Whether only endpoints of this node may serve it, by the Service's traffic policies.
     pub fn local_only(self, service: &Service) -> bool {
         match self {

@@ -70,7 +70,8 @@ fn covers(key: &Key, _row: &Row) -> bool {
             *table == names::route::TABLE_LOCAL && link.as_ref().is_some_and(on_dummy)
         }
         Key::PolicyRule(_) | Key::VerdictMap(_) | Key::Verdict(..) => false,
-        Key::Set(set) | Key::Member(set, _) => our_set(&set.name),
+        Key::Set(set) => our_set(&set.name),
+        Key::Member(set, _) => our_set(&set.name),
         Key::Chain(chain) => CHAINS.contains(&&*chain.name),
         Key::ForeignRule(chain, rule) => {
             place(chain, rule).is_some() || rule.jump_target().is_some_and(|to| CHAINS.contains(&&**to))

@@ -34,7 +34,6 @@ fn endpoint(last: u8) -> Endpoint {
         serving: true,
         terminating: false,
         node: Some("node-1".into()),
-        pod: Some("pod".into()),
     }
 }
 

@@ -72,17 +72,22 @@ impl Cluster {
         for (object, found) in self.services.take_found() {
             self.objections.replace(&object, found);
         }
-        let wanted = &self.wanted;
-        let planned = self.services.plan(inputs, now, &|container| inside(wanted, container));
-        let owners = planned.iter().map(|(owner, _)| owner.clone()).collect();
-        for (owner, claims) in planned {
-            if claims.is_empty() {
-                self.wanted.remove(&owner);
-            } else {
-                self.wanted.insert(owner, claims);
+        let mut owners = BTreeSet::new();
+        loop {
+            let wanted = &self.wanted;
+            let planned = self.services.plan(inputs, now, &|container| inside(wanted, container));
+            if planned.is_empty() {
+                return owners;
+            }
+            owners.extend(planned.iter().map(|(owner, _)| owner.clone()));
+            for (owner, claims) in planned {
+                if claims.is_empty() {
+                    self.wanted.remove(&owner);
+                } else {
+                    self.wanted.insert(owner, claims);
+                }
             }
         }
-        owners
     }
 
     /// Every row wanted by owners for which `shown` holds.

@@ -43,14 +43,8 @@ fn everything() -> Cluster {
         health_check_port: None,
         wishes: ServiceWishes { hairpin: true, ..ServiceWishes::default() },
     };
-    let endpoint = |ip: IpAddr| Endpoint {
-        ip,
-        ready: true,
-        serving: true,
-        terminating: false,
-        node: Some(HERE.into()),
-        pod: None,
-    };
+    let endpoint =
+        |ip: IpAddr| Endpoint { ip, ready: true, serving: true, terminating: false, node: Some(HERE.into()) };
     let slice = EndpointSlice {
         id: name("web-1"),
         service: "web".into(),
@@ -72,7 +66,7 @@ fn everything() -> Cluster {
 }
 
 fn member(set: &str, ip: IpAddr, member: Member) -> Key {
-    Key::Member(SetKey { family: Family::of(&ip), name: set.into() }, member)
+    Key::Member(SetKey { family: Family::of(&ip), name: set.into() }.into(), member)
 }
 
 fn service_ip(ip: IpAddr) -> Key {
@@ -119,8 +113,9 @@ fn every_claim_waits_for_what_it_needs() {
             sorts.insert(claim.key.table());
         }
     }
-    // Policy routing rules are the only rows the service proxy has none of.
-    let all = Table::ALL.into_iter().filter(|table| *table != Table::PolicyRules);
+    // The only rows the service proxy has none of.
+    let others = [Table::PolicyRules, Table::VerdictMaps, Table::Verdicts];
+    let all = Table::ALL.into_iter().filter(|table| !others.contains(table));
     assert_eq!(sorts, all.collect::<BTreeSet<_>>(), "every sort of row is looked at");
     assert!(base::settings().count() > 0);
 

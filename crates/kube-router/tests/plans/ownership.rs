@@ -22,7 +22,7 @@ fn server(at: &str) -> VirtualServerKey {
 
 fn virtual_server(key: VirtualServerKey) -> (Key, Row) {
     let row = VirtualServer { scheduler: Scheduler::RoundRobin, scheduler_flags: 0, persistence: None };
-    (Key::VirtualServer(key), Row::VirtualServer(row))
+    (Key::VirtualServer(key), Row::VirtualServer(row.into()))
 }
 
 /// What an agent that was killed left on the node: one VIP on the dummy link, another service in the ledger only.
@@ -36,7 +36,7 @@ fn left_behind() -> Reconciler<Owner> {
     let mut reconciler = Reconciler::new();
     for (lane, rows) in [
         (LaneName::Route, vec![(address, there.clone()), (elsewhere, there)]),
-        (LaneName::Sets, vec![(Key::Member(set, entered), Row::Member)]),
+        (LaneName::Sets, vec![(Key::Member(set.into(), entered), Row::Member)]),
     ] {
         assert!(matches!(reconciler.next_job(lane, Instant::now()), Some(Job::Read)));
         reconciler.was_read(lane, rows, |_, _| true);

@@ -73,7 +73,6 @@ fn slice(number: u8, of: u8, shape: u16) -> Object {
         serving: shape & (1 << (bit + 8)) == 0,
         terminating: shape & (1 << (bit + 4)) != 0,
         node: Some(if bit.is_multiple_of(2) { HERE.into() } else { "there".into() }),
-        pod: None,
     };
     let port = |name: &str, protocol, port| EndpointPort { name: name.into(), protocol, port };
     let ports = [port("http", Protocol::Tcp, 8080), port("dns", Protocol::Udp, 5353)];

@@ -43,6 +43,8 @@ async fn what_is_ours_comes_back_and_what_is_theirs_stays() {
     let timeouts = tool(&cluster, 1, "ipvsadm -L --timeout");
     assert!(timeouts.contains("1200 2 45"), "{timeouts}");
 
+    status_tells_what_is_programmed(&cluster, vip);
+
     addresses_come_back_at_once(&cluster, vip).await;
     reach("with addresses put back", &cell, &["web-1", "web-2"]).await;
     rows_come_back_at_the_audit(&cluster, vip).await;
@@ -57,6 +59,30 @@ async fn what_is_ours_comes_back_and_what_is_theirs_stays() {
     let clean = move || process::run(process::command(program).arg("--cleanup-config"));
     cluster.node(1).unwrap().namespace().run(clean).unwrap().expect("--cleanup-config exits 0");
     assert_eq!(snapshot(&cluster, 1), before, "the clean-up removes all of ours and nothing else");
+}
+
+/// The agent's own account agrees with the kernel's: asked over its socket, which nobody but root may open.
+fn status_tells_what_is_programmed(cluster: &Cluster, vip: SocketAddr) {
+    let ask = |arguments: &'static [&'static str]| {
+        let program = agent_program();
+        let ask = move || process::run(process::command(program).arg("status").args(arguments));
+        cluster.node(1).unwrap().namespace().run(ask).unwrap().expect("status exits 0")
+    };
+    let status: serde_json::Value = serde_json::from_str(&ask(&["-o", "json"])).expect("JSON");
+    assert_eq!(status["settled"], true, "{status:#}");
+    let services = status["services"].as_array().expect("services");
+    let at = format!("{vip}/tcp");
+    let service = services.iter().find(|service| service["at"] == *at).expect("the cluster IP");
+    assert_eq!((&service["service"], &service["kind"]), (&json!("default/web"), &json!("ClusterIP")));
+    assert_eq!(service["backends"].as_array().map(Vec::len), Some(2), "{service}");
+    let rows = status["tables"]
+        .as_array()
+        .and_then(|tables| tables.iter().find(|row| row["table"] == "virtual_servers"));
+    assert!(rows.is_some_and(|row| row["desired"] == row["actual"]), "{status:#}");
+    let text = ask(&[]);
+    assert!(text.contains("everything is programmed") && text.contains("default/web"), "{text}");
+    let mode = tool(cluster, 1, "stat -c %a /run/kube-router/kube-router.sock");
+    assert_eq!(mode.trim(), "600");
 }
 
 /// What other programs have on the node before the agent comes.

@@ -5,6 +5,7 @@
 //! change is found by [`Lane::read`] only.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::scope::FirewallScope;
 use super::{Outcomes, answer, finished, sets};
@@ -46,8 +47,9 @@ impl SetsLane {
             };
             let Some(header) = description.header else { continue };
             rows.reserve(members.len() + 1);
-            rows.push((Key::Set(description.key.clone()), Row::Set(header)));
-            let member = |member| (Key::Member(description.key.clone(), member), Row::Member);
+            let set = Arc::new(description.key.clone());
+            rows.push((Key::Set(description.key), Row::Set(header)));
+            let member = |member| (Key::Member(set.clone(), member), Row::Member);
             rows.extend(members.into_iter().map(member));
         }
         Ok(rows)
@@ -69,7 +71,7 @@ impl SetsLane {
         for (index, change) in stage.iter().enumerate() {
             let Key::Member(set, member) = &change.key else { continue };
             if change.to.is_some() == (edit == MemberEdit::Add) {
-                let (indexes, members) = by_set.entry(set).or_default();
+                let (indexes, members) = by_set.entry(&**set).or_default();
                 indexes.push(index);
                 members.push(*member);
             }

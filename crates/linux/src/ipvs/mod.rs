@@ -79,7 +79,7 @@ impl IpvsLane {
     fn read_servers(&mut self, rows: &mut Vec<(Key, Row)>) -> Result<(), netlink::Error> {
         for service in self.table.services()? {
             let key = service.key;
-            rows.push((Key::VirtualServer(key), Row::VirtualServer(service.server)));
+            rows.push((Key::VirtualServer(key), Row::VirtualServer(service.server.into())));
             for real in self.table.destinations(&key)? {
                 if let Some(server) = real.server {
                     rows.push((Key::RealServer(key, real.ip, real.port), Row::RealServer(server)));

@@ -5,7 +5,7 @@ fn virtual_server() -> (Key, Row) {
     let ip = [10, 0, 0, 1].into();
     let server = VirtualServer { scheduler: Scheduler::Maglev, scheduler_flags: 0, persistence: None };
     let key = VirtualServerKey::Address { ip, protocol: Protocol::Tcp, port: 80 };
-    (Key::VirtualServer(key), Row::VirtualServer(server))
+    (Key::VirtualServer(key), Row::VirtualServer(server.into()))
 }
 
 fn real_server() -> (Key, Row) {

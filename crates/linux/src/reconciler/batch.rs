@@ -42,24 +42,27 @@ impl Draft {
 }
 
 impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
-    /// Takes pending keys of a lane into a batch. O(pending) and their prerequisites.
+    /// Takes pending keys of a lane into a batch. O(keys taken) and their prerequisites.
     pub(super) fn build_batch(&mut self, lane: LaneName) -> Vec<Vec<Change>> {
-        let pending =
+        let mut pending =
             self.lanes.get_mut(&lane).map(|state| std::mem::take(&mut state.pending)).unwrap_or_default();
         let mut draft = Draft::default();
-        let mut later = Vec::new();
-        let mut parked = Vec::new();
+        let mut parked: BTreeMap<Key, Vec<Key>> = BTreeMap::new();
         // Key order puts containers before contents and sets before chains, so one pass meets most prerequisites first.
-        for key in pending {
-            if draft.len() >= BATCH {
-                later.push(key);
-            } else if let Some(missing) = self.place(&key, &mut draft) {
-                parked.push((key, missing));
+        while draft.len() < BATCH
+            && let Some(key) = pending.pop_first()
+        {
+            let Some(missing) = self.place(&key, &mut draft) else { continue };
+            // Most wait for something in another lane, and are not kept in hand meanwhile.
+            if missing.iter().any(|need| pending.contains(need) || parked.contains_key(need)) {
+                parked.insert(key, missing);
+            } else {
+                self.park(&key, missing);
             }
         }
         // What had to wait for something that came later in the pass need not wait any longer.
         loop {
-            let (ready, rest): (Vec<_>, Vec<_>) = parked
+            let (ready, rest): (BTreeMap<_, _>, BTreeMap<_, _>) = parked
                 .into_iter()
                 .partition(|(_, missing)| missing.iter().any(|key| draft.stage_of.contains_key(key)));
             parked = rest;
@@ -71,18 +74,22 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
             }
         }
         for (key, missing) in parked {
-            for prerequisite in missing {
-                self.waiting.entry(prerequisite).or_default().insert(key.clone());
-            }
+            self.park(&key, missing);
         }
         let Draft { mut stages, removals, .. } = draft;
         stages.push(removals);
         stages.retain(|stage| !stage.is_empty());
         if let Some(state) = self.lanes.get_mut(&lane) {
-            state.pending.extend(later);
+            state.pending = pending;
             note_in_flight(state, &stages);
         }
         stages
+    }
+
+    fn park(&mut self, key: &Key, missing: Vec<Key>) {
+        for prerequisite in missing {
+            self.waiting.park(prerequisite, key.clone());
+        }
     }
 
     /// Puts a key into the draft, or says what it has to wait for.
@@ -107,7 +114,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
 
     fn judge(&self, key: &Key, batch: &HashMap<Key, usize>) -> Verdict {
         let Some(entry) = self.entries.get(key) else { return Verdict::Rest };
-        match &entry.desired {
+        match entry.desired() {
             Some(row) => self.judge_wanted(key, entry, row, batch),
             None => self.judge_unwanted(key, entry),
         }
@@ -118,10 +125,10 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         let mut missing: Vec<Key> =
             needs.iter().filter(|need| !self.will_be_there(need, batch)).cloned().collect();
         missing.extend(self.new_sets_filling(key, entry, &needs));
-        if missing.is_empty() && entry.actual.is_none() {
+        if missing.is_empty() && entry.actual().is_none() {
             // Of several claims to one row, the first whose prerequisites are met is enough.
             let mut unmet = Vec::new();
-            let met = self.claims.prerequisites(key, &entry.claimants).find(|after| {
+            let met = self.claims.prerequisites(key, entry.claimants()).find(|after| {
                 let lacking = after.iter().find(|need| !self.will_be_there(need, batch));
                 unmet.extend(lacking.cloned());
                 lacking.is_none()
@@ -141,20 +148,20 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
 
     fn judge_unwanted(&self, key: &Key, entry: &Entry) -> Verdict {
         let held = self.holds.get(key).is_some_and(|count| *count > 0);
-        let allowed = entry.actual.as_ref().is_some_and(|row| self.gates.let_go(key, row));
+        let allowed = entry.actual().is_some_and(|row| self.gates.let_go(key, row));
         if !allowed || held || self.dies_with_container(key) { Verdict::Rest } else { Verdict::Remove }
     }
 
     /// Whether the container is there and about to be removed, which removes this row too.
     fn dies_with_container(&self, key: &Key) -> bool {
         let container = key.container().and_then(|container| self.entries.get(&container));
-        container.is_some_and(|entry| entry.desired.is_none() && entry.actual.is_some())
+        container.is_some_and(|entry| entry.desired().is_none() && entry.actual().is_some())
     }
 
     /// A prerequisite is met by being there and staying, by coming earlier in this batch, or by being none of ours.
     fn will_be_there(&self, key: &Key, batch: &HashMap<Key, usize>) -> bool {
         match self.entries.get(key) {
-            Some(entry) => (entry.actual.is_some() && entry.desired.is_some()) || batch.contains_key(key),
+            Some(entry) => (entry.actual().is_some() && entry.desired().is_some()) || batch.contains_key(key),
             None => true,
         }
     }
@@ -166,7 +173,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         if key.lane() != LaneName::Firewall {
             return Vec::new();
         }
-        let before = entry.actual.as_ref().map(|row| row.stands_on(key)).unwrap_or_default();
+        let before = entry.actual().map(|row| row.stands_on(key)).unwrap_or_default();
         let new = needs.iter().filter(|need| matches!(need, Key::Set(_)) && !before.contains(need));
         new.filter(|set| self.is_filling(set)).cloned().collect()
     }
@@ -177,7 +184,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         let inside = |key: &&Key| key.container().as_ref() == Some(set);
         let missing = |key: &Key| {
             let entry = self.entries.get(key);
-            entry.is_some_and(|entry| entry.desired.is_some() && entry.actual.is_none())
+            entry.is_some_and(|entry| entry.desired().is_some() && entry.actual().is_none())
         };
         let pending = state.pending.range(&first..).take_while(inside);
         let in_flight = state.in_flight.range(&first..).map(|(key, _)| key).take_while(inside);
@@ -186,7 +193,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
 
     fn change(&self, key: &Key, after: Vec<Key>) -> Option<Change> {
         let entry = self.entries.get(key)?;
-        Some(Change { key: key.clone(), from: entry.actual.clone(), to: entry.desired.clone(), after })
+        Some(Change { key: key.clone(), from: entry.actual().cloned(), to: entry.desired().cloned(), after })
     }
 }
 
@@ -211,7 +218,7 @@ fn first_content(container: &Key) -> Option<Key> {
     let lowest = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     match container {
         Key::VirtualServer(server) => Some(Key::RealServer(*server, lowest, 0)),
-        Key::Set(set) => Some(Key::Member(set.clone(), crate::row::Member::Ip(lowest))),
+        Key::Set(set) => Some(Key::Member(set.clone().into(), crate::row::Member::Ip(lowest))),
         Key::VerdictMap(map) => Some(Key::Verdict(map.clone(), lowest)),
         Key::Link(link) => {
             Some(Key::Address { link: link.clone(), net: ipnet::IpNet::V4(ipnet::Ipv4Net::default()) })

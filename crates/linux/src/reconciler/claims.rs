@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::num::NonZeroU32;
 
-use super::entry::Claimants;
 use crate::row::{Key, Row};
 
 /// One row wanted by an owner.
@@ -33,12 +33,27 @@ impl Claim {
 /// An owner's claims, sorted by key, rows left out: the row is in the entry.
 type Held = Box<[(Key, Box<[Key]>)]>;
 
+/// A short name of an owner, for entries: the place of the owner in [`Claims`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OwnerNumber(NonZeroU32);
+
+impl OwnerNumber {
+    /// The owner at this place. Four billion places are not reached: memory ends first.
+    pub(super) fn at(place: usize) -> OwnerNumber {
+        OwnerNumber(NonZeroU32::MIN.saturating_add(u32::try_from(place).unwrap_or(u32::MAX)))
+    }
+
+    fn place(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
 /// All owners, numbered so that an entry can name them cheaply.
 #[derive(Debug)]
 pub(super) struct Claims<O> {
-    numbers: HashMap<O, u32>,
+    numbers: HashMap<O, OwnerNumber>,
     owners: Vec<Option<(O, Held)>>,
-    free: Vec<u32>,
+    free: Vec<OwnerNumber>,
 }
 
 impl<O> Default for Claims<O> {
@@ -56,29 +71,29 @@ pub(super) struct Replaced {
 /// A claim an owner no longer makes.
 pub(super) struct Dropped {
     pub(super) key: Key,
-    /// Number of the owner.
-    pub(super) owner: u32,
+    /// Whose it was.
+    pub(super) owner: OwnerNumber,
     /// What the claim waited for.
     pub(super) after: Box<[Key]>,
 }
 
 impl<O: Clone + Eq + Hash> Claims<O> {
     /// The owner's number, given on first use.
-    pub(super) fn id(&mut self, owner: &O) -> u32 {
+    pub(super) fn id(&mut self, owner: &O) -> OwnerNumber {
         if let Some(id) = self.numbers.get(owner) {
             return *id;
         }
         let slot = Some((owner.clone(), Held::default()));
         let id = match self.free.pop() {
             Some(id) => {
-                if let Some(place) = self.owners.get_mut(id as usize) {
+                if let Some(place) = self.owners.get_mut(id.place()) {
                     *place = slot;
                 }
                 id
             }
             None => {
                 self.owners.push(slot);
-                (self.owners.len() - 1) as u32
+                OwnerNumber::at(self.owners.len() - 1)
             }
         };
         self.numbers.insert(owner.clone(), id);
@@ -110,27 +125,27 @@ impl<O: Clone + Eq + Hash> Claims<O> {
     pub(super) fn prerequisites<'a>(
         &'a self,
         key: &'a Key,
-        claimants: &'a Claimants,
+        claimants: impl Iterator<Item = OwnerNumber> + 'a,
     ) -> impl Iterator<Item = &'a [Key]> {
-        claimants.as_slice().iter().filter_map(move |id| {
-            let (_, held) = self.owners.get(*id as usize)?.as_ref()?;
+        claimants.filter_map(move |id| {
+            let (_, held) = self.owners.get(id.place())?.as_ref()?;
             let at = held.binary_search_by(|(other, _)| other.cmp(key)).ok()?;
             held.get(at).map(|(_, after)| &**after)
         })
     }
 
-    pub(super) fn owners_of(&self, claimants: &Claimants) -> Vec<O> {
-        let slots = claimants.as_slice().iter().filter_map(|id| self.owners.get(*id as usize)?.as_ref());
+    pub(super) fn owners_of(&self, claimants: impl Iterator<Item = OwnerNumber>) -> Vec<O> {
+        let slots = claimants.filter_map(|id| self.owners.get(id.place())?.as_ref());
         slots.map(|(owner, _)| owner.clone()).collect()
     }
 
-    fn held_mut(&mut self, id: u32) -> Option<&mut Held> {
-        self.owners.get_mut(id as usize)?.as_mut().map(|(_, held)| held)
+    fn held_mut(&mut self, id: OwnerNumber) -> Option<&mut Held> {
+        self.owners.get_mut(id.place())?.as_mut().map(|(_, held)| held)
     }
 
-    fn forget(&mut self, owner: &O, id: u32) {
+    fn forget(&mut self, owner: &O, id: OwnerNumber) {
         self.numbers.remove(owner);
-        if let Some(place) = self.owners.get_mut(id as usize) {
+        if let Some(place) = self.owners.get_mut(id.place()) {
             *place = None;
             self.free.push(id);
         }

@@ -24,6 +24,7 @@ mod entry;
 mod gate;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
@@ -36,6 +37,7 @@ use entry::Entry;
 pub use entry::Refused;
 use gate::Gates;
 pub use gate::{Gate, Rows};
+use waiting::Waiting;
 
 use crate::lane::{Job, Refusal};
 use crate::row::{Key, LaneName, Row, Table};
@@ -83,6 +85,15 @@ struct LaneState {
     read_after: Option<Instant>,
 }
 
+/// A reading beside what was believed.
+#[derive(Default)]
+struct Compared {
+    /// Known rows that are not as believed, as they are.
+    differing: Vec<(Key, Option<Row>)>,
+    /// Rows nobody here knows.
+    unknown: Vec<(Key, Row)>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Reconciler<O> {
@@ -90,7 +101,7 @@ pub struct Reconciler<O> {
     claims: Claims<O>,
     lanes: BTreeMap<LaneName, LaneState>,
     /// Rows to look at again once this key is there.
-    waiting: HashMap<Key, BTreeSet<Key>>,
+    waiting: Waiting,
     /// How many rows that are still there must go before this key may be removed.
     holds: HashMap<Key, u32>,
     retries: BTreeSet<(Instant, Key)>,
@@ -105,7 +116,7 @@ impl<O: Clone + Eq + Hash + Debug> Default for Reconciler<O> {
             entries: BTreeMap::new(),
             claims: Claims::default(),
             lanes: LaneName::ALL.iter().map(|lane| (*lane, LaneState::first())).collect(),
-            waiting: HashMap::new(),
+            waiting: Waiting::default(),
             holds: HashMap::new(),
             retries: BTreeSet::new(),
             counts: Table::ALL.iter().map(|table| (*table, TableCount::default())).collect(),
@@ -139,7 +150,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         if !self.gates.replace(gates) {
             return;
         }
-        let undesired = self.entries.iter().filter(|(_, entry)| entry.desired.is_none());
+        let undesired = self.entries.iter().filter(|(_, entry)| entry.desired().is_none());
         let undesired: Vec<Key> = undesired.map(|(key, _)| key.clone()).collect();
         for key in undesired {
             self.touch(&key);
@@ -203,9 +214,9 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.busy = false;
             // Held back behind something refused: judged again, and parked with it.
-            let held_back: Vec<Key> = std::mem::take(&mut state.in_flight).into_keys().collect();
-            for key in held_back {
-                self.touch(&key);
+            let held_back = std::mem::take(&mut state.in_flight);
+            for key in held_back.keys() {
+                self.touch(key);
             }
         }
         for container in touched {
@@ -216,21 +227,16 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
     /// Takes in a reading of a lane's tables. Rows nobody here knows are adopted, to be removed if undesired, when
     /// `owned` says they are ours. O(rows of the lane).
     pub fn was_read(&mut self, lane: LaneName, rows: Vec<(Key, Row)>, owned: impl Fn(&Key, &Row) -> bool) {
-        let mut found: BTreeMap<Key, Row> = rows.into_iter().collect();
-        let known: Vec<Key> = self.entries.keys().filter(|key| key.lane() == lane).cloned().collect();
         let first = self.lanes.get(&lane).is_some_and(|state| !state.adopted);
-        for key in known {
-            let there = found.remove(&key);
-            let believed = self.entries.get(&key).and_then(|entry| entry.actual.as_ref());
-            if there.as_ref() != believed {
-                if !first {
-                    self.count(&key).drifted += 1;
-                }
-                self.set_actual(&key, there);
-                self.touch(&key);
+        let Compared { differing, unknown } = self.compare(lane, rows);
+        for (key, there) in differing {
+            if !first {
+                self.count(&key).drifted += 1;
             }
+            self.set_actual(&key, there);
+            self.touch(&key);
         }
-        for (key, row) in found {
+        for (key, row) in unknown {
             if owned(&key, &row) {
                 self.set_actual(&key, Some(row));
                 self.touch(&key);
@@ -242,6 +248,25 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
             state.read_failures = 0;
             state.read_after = None;
         }
+    }
+
+    /// Walks a reading and what is known side by side, so that only what differs takes room of its own.
+    fn compare(&self, lane: LaneName, mut rows: Vec<(Key, Row)>) -> Compared {
+        rows.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        rows.dedup_by(|(again, _), (key, _)| again == key);
+        let mut rows = rows.into_iter().peekable();
+        let mut compared = Compared::default();
+        for (key, entry) in self.entries.iter().filter(|(key, _)| key.lane() == lane) {
+            while let Some(row) = rows.next_if(|(there, _)| there < key) {
+                compared.unknown.push(row);
+            }
+            let there = rows.next_if(|(there, _)| there == key).map(|(_, row)| row);
+            if there.as_ref() != entry.actual() {
+                compared.differing.push((key.clone(), there));
+            }
+        }
+        compared.unknown.extend(rows);
+        compared
     }
 
     /// A lane could not read; it is tried again after a pause that grows to a minute.
@@ -274,7 +299,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
             // Not every notification says who caused it: this one may be about our own change.
             Some(_) if in_flight == Some(&row) => {}
             Some(_) if in_flight.is_some() => self.request_read(lane),
-            Some(entry) if entry.actual != row => {
+            Some(entry) if entry.actual() != row.as_ref() => {
                 let gone = row.is_none();
                 self.count(key).drifted += 1;
                 self.set_actual(key, row);
@@ -315,12 +340,12 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
 
     /// What is believed to be in the kernel under this key.
     pub fn actual(&self, key: &Key) -> Option<&Row> {
-        self.entries.get(key)?.actual.as_ref()
+        self.entries.get(key)?.actual()
     }
 
     /// What is wanted under this key.
     pub fn desired(&self, key: &Key) -> Option<&Row> {
-        self.entries.get(key)?.desired.as_ref()
+        self.entries.get(key)?.desired()
     }
 
     /// Rows believed to be in the kernel inside a container: the real servers of a virtual server, the members of a set.
@@ -331,14 +356,14 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
 
     /// Rows believed to be in the kernel, in key order. O(rows) over all.
     pub fn actual_rows(&self) -> impl Iterator<Item = (&Key, &Row)> {
-        self.entries.iter().filter_map(|(key, entry)| Some((key, entry.actual.as_ref()?)))
+        self.entries.iter().filter_map(|(key, entry)| Some((key, entry.actual()?)))
     }
 
     /// Rows whose last change was refused, with their owners. O(rows).
     pub fn refusals(&self) -> impl Iterator<Item = (&Key, &Refused, Vec<O>)> {
         self.entries.iter().filter_map(|(key, entry)| {
-            let refused = entry.refused.as_deref()?;
-            Some((key, refused, self.claims.owners_of(&entry.claimants)))
+            let refused = entry.refused()?;
+            Some((key, refused, self.claims.owners_of(entry.claimants())))
         })
     }
 
@@ -355,11 +380,11 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
     fn want(&mut self, key: Key, row: Row, owner: &O) {
         let id = self.claims.id(owner);
         let entry = self.entries.entry(key.clone()).or_default();
-        entry.claimants.add(id);
-        if entry.desired.as_ref() != Some(&row) {
-            let returns = entry.actual.is_some();
-            if entry.desired.replace(row).is_none() {
-                let released = std::mem::take(&mut entry.holding);
+        entry.add_claimant(id);
+        if entry.desired() != Some(&row) {
+            let returns = entry.actual().is_some();
+            if entry.set_desired(Some(row)).is_none() {
+                let released = entry.take_holding();
                 self.count(&key).desired += 1;
                 if returns {
                     released.iter().for_each(|key| self.release(key));
@@ -382,7 +407,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
     }
 
     fn wake(&mut self, key: &Key) {
-        for waiter in self.waiting.remove(key).unwrap_or_default() {
+        for waiter in self.waiting.take(key) {
             self.touch(&waiter);
         }
     }
@@ -390,15 +415,15 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
     fn unwant(&mut self, Dropped { key, owner, after }: Dropped) {
         let known: Vec<Key> = after.into_iter().filter(|needed| self.entries.contains_key(needed)).collect();
         let Some(entry) = self.entries.get_mut(&key) else { return };
-        entry.claimants.remove(owner);
-        if entry.actual.is_some() {
+        entry.remove_claimant(owner);
+        if entry.actual().is_some() {
             entry.hold(known);
         }
-        if entry.claimants.len() > 0 {
+        if entry.claimants().next().is_some() {
             return;
         }
-        let held = if entry.actual.is_some() { entry.holding.clone() } else { Box::default() };
-        if entry.desired.take().is_some() {
+        let held = if entry.actual().is_some() { entry.holding().to_vec() } else { Vec::new() };
+        if entry.set_desired(None).is_some() {
             self.count(&key).desired -= 1;
         }
         for prerequisite in held {
@@ -411,7 +436,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
     /// Puts a key where it belongs now: pending, or out of the table.
     fn touch(&mut self, key: &Key) {
         let Some(entry) = self.entries.get(key) else { return };
-        if entry.refused.is_some() && entry.desired == entry.actual {
+        if entry.refused().is_some() && !entry.differs() {
             // Somebody else brought about what was refused to us.
             self.forget_refusal(key);
         }
@@ -421,8 +446,8 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
                 state.pending.remove(key);
             }
             self.entries.remove(key);
-            if let Some(waiters) = key.container().and_then(|container| self.waiting.get_mut(&container)) {
-                waiters.remove(key);
+            if let Some(container) = key.container() {
+                self.waiting.forget(&container, key);
             }
             self.wake(key);
             if let (Key::Member(..), Some(set)) =
@@ -433,8 +458,8 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
             }
             return;
         }
-        let differs = entry.desired != entry.actual;
-        let resting = entry.refused.as_ref().is_some_and(|refused| refused.retry_at.is_some());
+        let differs = entry.differs();
+        let resting = entry.refused().is_some_and(|refused| refused.retry_at.is_some());
         let Some(state) = self.lanes.get_mut(&key.lane()) else { return };
         if differs && !resting && !state.in_flight.contains_key(key) {
             state.pending.insert(key.clone());
@@ -454,16 +479,17 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
 
     fn refused(&mut self, key: &Key, refusal: &Refusal, now: Instant) {
         let Some(entry) = self.entries.get_mut(key) else { return };
-        let attempts = entry.refused.as_ref().map_or(0, |refused| refused.attempts);
-        let said_before = entry.refused.as_ref().is_some_and(|refused| refused.reason == refusal.reason);
-        let first = entry.refused.is_none();
+        let before = entry.set_refused(None);
+        let attempts = before.as_ref().map_or(0, |refused| refused.attempts);
+        let said_before = before.as_ref().is_some_and(|refused| refused.reason == refusal.reason);
+        let first = before.is_none();
         let retry_at = now + pause(attempts);
-        entry.refused = Some(Box::new(Refused {
+        entry.set_refused(Some(Refused {
             reason: refusal.reason.clone(),
             attempts: attempts + 1,
             retry_at: Some(retry_at),
         }));
-        let owners = self.claims.owners_of(&entry.claimants);
+        let owners = self.claims.owners_of(entry.claimants());
         self.retries.insert((retry_at, key.clone()));
         if first {
             self.count(key).refused += 1;
@@ -475,7 +501,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
 
     fn forget_refusal(&mut self, key: &Key) {
         let Some(entry) = self.entries.get_mut(key) else { return };
-        if let Some(refused) = entry.refused.take() {
+        if let Some(refused) = entry.set_refused(None) {
             if let Some(at) = refused.retry_at {
                 self.retries.remove(&(at, key.clone()));
             }
@@ -489,7 +515,7 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
                 return;
             }
             self.retries.remove(&(at, key.clone()));
-            if let Some(refused) = self.entries.get_mut(&key).and_then(|entry| entry.refused.as_mut()) {
+            if let Some(refused) = self.entries.get_mut(&key).and_then(Entry::refused_mut) {
                 refused.retry_at = None;
             }
             self.touch(&key);
@@ -498,19 +524,19 @@ impl<O: Clone + Eq + Hash + Debug> Reconciler<O> {
 
     /// Changes what is believed to be there, and with it what holds what.
     fn set_actual(&mut self, key: &Key, row: Option<Row>) {
-        let before = self.entries.get(key).and_then(|entry| entry.actual.clone());
-        let needed_before = before.as_ref().map(|row| outside_needs(key, row)).unwrap_or_default();
         let needed_after = row.as_ref().map(|row| outside_needs(key, row)).unwrap_or_default();
         for needed in needed_after {
             *self.holds.entry(needed).or_default() += 1;
         }
         let entry = self.entries.entry(key.clone()).or_default();
-        let appeared = before.is_none() && row.is_some();
-        let vanished = before.is_some() && row.is_none();
-        entry.actual = row;
-        let held = if vanished { std::mem::take(&mut entry.holding) } else { Box::default() };
+        let is_there = row.is_some();
+        let before = entry.set_actual(row);
+        let needed_before = before.as_ref().map(|row| outside_needs(key, row)).unwrap_or_default();
+        let appeared = before.is_none() && is_there;
+        let vanished = before.is_some() && !is_there;
+        let held = if vanished { entry.take_holding() } else { Vec::new() };
         // While the row is wanted, what its dropped claims stood on is only noted, not held.
-        let released = if entry.desired.is_none() { held } else { Box::default() };
+        let released = if entry.desired().is_none() { held } else { Vec::new() };
         let count = self.count(key);
         count.actual = count.actual + usize::from(appeared) - usize::from(vanished);
         for needed in needed_before.iter().chain(released.iter()) {

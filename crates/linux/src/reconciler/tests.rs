@@ -130,7 +130,7 @@ fn vip() -> IpAddr {
 
 fn virtual_server(port: u16, scheduler: Scheduler) -> Claim {
     let row = VirtualServer { scheduler, scheduler_flags: 0, persistence: None };
-    Claim::new(Key::VirtualServer(server(port)), Row::VirtualServer(row))
+    Claim::new(Key::VirtualServer(server(port)), Row::VirtualServer(row.into()))
 }
 
 fn real_server(port: u16, last: u8) -> Claim {
@@ -155,7 +155,7 @@ fn set(name: &str) -> Claim {
 
 fn member(name: &str, last: u8) -> Claim {
     let key = SetKey { family: Family::V4, name: name.into() };
-    Claim::new(Key::Member(key, Member::Ip(IpAddr::from([10, 0, 0, last]))), Row::Member)
+    Claim::new(Key::Member(key.into(), Member::Ip(IpAddr::from([10, 0, 0, last]))), Row::Member)
 }
 
 fn chain(name: &str, sets: &[&str]) -> Claim {

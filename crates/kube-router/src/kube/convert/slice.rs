@@ -87,9 +87,6 @@ fn endpoints(reading: &mut Reading<'_>, list: List<wire::Endpoint>, family: Fami
         let (ready, serving, terminating) = conditions(reading, place, wire.conditions);
         let node = reading.text(format_args!("endpoints[{place}].nodeName"), wire.node_name);
         let node = node.map(|node| reading.shared(&node));
-        let target = reading.take(format_args!("endpoints[{place}].targetRef"), wire.target_ref);
-        let pod = target.filter(|target| target.kind.get().is_some_and(|kind| kind == "Pod"));
-        let pod = pod.and_then(|pod| pod.name.found()).filter(|name| !name.is_empty()).map(Name::from);
 
         let addresses = reading.take(format_args!("endpoints[{place}].addresses"), wire.addresses);
         let mut ips = Vec::with_capacity(1);
@@ -114,7 +111,6 @@ fn endpoints(reading: &mut Reading<'_>, list: List<wire::Endpoint>, family: Fami
             serving,
             terminating,
             node: node.clone(),
-            pod: pod.clone(),
         }));
     }
     endpoints

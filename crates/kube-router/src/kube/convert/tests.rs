@@ -234,10 +234,10 @@ fn a_slice_is_read_whole() {
     assert_eq!((&*slice.ports[0].name, slice.ports[0].port), ("http", 8080));
     let endpoint = &slice.endpoints[0];
     assert_eq!((endpoint.ready, endpoint.serving, endpoint.terminating), (true, true, false));
-    assert_eq!((endpoint.node.as_deref(), endpoint.pod.as_deref()), (Some("node-1"), Some("web-0")));
+    assert_eq!(endpoint.node.as_deref(), Some("node-1"));
     let endpoint = &slice.endpoints[1];
     assert_eq!((endpoint.ready, endpoint.serving, endpoint.terminating), (false, true, true));
-    assert_eq!((endpoint.node.as_deref(), endpoint.pod.as_deref()), (Some("node-2"), None));
+    assert_eq!(endpoint.node.as_deref(), Some("node-2"));
 }
 
 #[test]

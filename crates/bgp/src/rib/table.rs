@@ -1,0 +1,241 @@
+//! Destinations and their paths, by number.
+//!
+//! A destination without paths stays while somebody has yet to hear of it ([`Table::pin`]): then its number is free
+//! for another.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use ipnet::IpNet;
+use smallvec::SmallVec;
+
+use super::{DestinationId, Path, Refusal, Selector, Standing};
+use crate::attributes::Attributes;
+use crate::source::PeerId;
+
+/// A prefix and the ways to it; most tables know one or two, one of them costs no allocation.
+#[derive(Debug)]
+struct Destination {
+    prefix: IpNet,
+    /// Who still needs the number.
+    pins: u32,
+    /// The best one first, the others in no order.
+    paths: SmallVec<[Path; 1]>,
+}
+
+/// All destinations of a family.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    destinations: Vec<Destination>,
+    numbers: HashTable<DestinationId>,
+    hasher: RandomState,
+    free: Vec<DestinationId>,
+    paths: usize,
+    waiting: bool,
+}
+
+/// What became of a destination's selected paths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// The best path is another, has other attributes, is new or gone. Then: whose it was before.
+    pub(crate) best: Option<Option<PeerId>>,
+    /// The paths used beside it are others.
+    pub(crate) multipath: bool,
+}
+
+impl Change {
+    /// Whether anything changed.
+    pub(crate) fn is_some(&self) -> bool {
+        self.best.is_some() || self.multipath
+    }
+}
+
+/// Selected paths at a moment, the best first and the others by peer.
+type Selection = SmallVec<[(PeerId, Arc<Attributes>); 2]>;
+
+impl Table {
+    /// The number of a prefix somebody told of.
+    pub(crate) fn find(&self, prefix: &IpNet) -> Option<DestinationId> {
+        let is_it = |id: &DestinationId| self.prefix(*id) == Some(prefix);
+        self.numbers.find(self.hasher.hash_one(prefix), is_it).copied()
+    }
+
+    /// The number of a prefix, given if it has none. The caller adds a path at once.
+    pub(crate) fn find_or_insert(&mut self, prefix: IpNet) -> DestinationId {
+        let Table { destinations, numbers, hasher, free, .. } = self;
+        let is_it =
+            |id: &DestinationId| destinations.get(*id as usize).is_some_and(|there| there.prefix == prefix);
+        let rehash = |id: &DestinationId| {
+            destinations.get(*id as usize).map_or(0, |there| hasher.hash_one(there.prefix))
+        };
+        match numbers.entry(hasher.hash_one(prefix), is_it, rehash) {
+            Entry::Occupied(entry) => *entry.get(),
+            Entry::Vacant(entry) => {
+                let id = free.pop().unwrap_or(destinations.len() as DestinationId);
+                entry.insert(id);
+                let destination = Destination { prefix, pins: 0, paths: SmallVec::new() };
+                match destinations.get_mut(id as usize) {
+                    Some(place) => *place = destination,
+                    None => destinations.push(destination),
+                }
+                id
+            }
+        }
+    }
+
+    /// The prefix of a number.
+    pub(crate) fn prefix(&self, id: DestinationId) -> Option<&IpNet> {
+        self.destinations.get(id as usize).map(|destination| &destination.prefix)
+    }
+
+    /// All paths to a destination, the best first.
+    pub(crate) fn paths(&self, id: DestinationId) -> &[Path] {
+        self.destinations.get(id as usize).map_or(&[], |destination| &destination.paths)
+    }
+
+    /// The selected path.
+    pub(crate) fn best(&self, id: DestinationId) -> Option<&Path> {
+        self.paths(id).first().filter(|path| path.standing == Standing::Best)
+    }
+
+    /// One above the highest number ever given.
+    pub(crate) fn numbers_end(&self) -> DestinationId {
+        self.destinations.len() as DestinationId
+    }
+
+    /// Every destination that has paths, in no particular order. O(table).
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (DestinationId, &IpNet, &[Path])> {
+        let numbered = (0..).zip(&self.destinations);
+        numbered
+            .filter(|(_, destination)| !destination.paths.is_empty())
+            .map(|(id, destination)| (id, &destination.prefix, &*destination.paths))
+    }
+
+    /// How many paths there are.
+    pub(crate) fn len(&self) -> usize {
+        self.paths
+    }
+
+    /// How many destinations have paths or pins.
+    pub(crate) fn destinations(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// Whether selection waits (RFC 4724 section 4.1).
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting
+    }
+
+    /// Lets selection wait, or ends that; the caller then selects for every destination.
+    pub(crate) fn set_waiting(&mut self, waiting: bool) {
+        self.waiting = waiting;
+    }
+
+    /// A peer's path, in place of what it said before. O(paths of the destination).
+    pub(crate) fn learn(
+        &mut self,
+        id: DestinationId,
+        peer: PeerId,
+        learned: &Arc<Attributes>,
+        accepted: Result<Arc<Attributes>, Refusal>,
+        selector: &Selector<'_>,
+    ) -> Change {
+        let (accepted, standing) = match accepted {
+            Ok(accepted) => (Some(accepted), Standing::Waiting),
+            Err(refusal) => (None, Standing::Refused(refusal)),
+        };
+        let path = Path { learned: learned.clone(), accepted, peer, standing };
+        let Some(destination) = self.destinations.get_mut(id as usize) else { return Change::default() };
+        let before = destination.selection();
+        match destination.paths.iter_mut().find(|path| path.peer == peer) {
+            Some(place) => *place = path,
+            None => {
+                destination.paths.push(path);
+                self.paths += 1;
+            }
+        }
+        self.reselect(id, before, selector)
+    }
+
+    /// Takes a peer's path away. O(paths of the destination).
+    pub(crate) fn forget(&mut self, id: DestinationId, peer: PeerId, selector: &Selector<'_>) -> Change {
+        let Some(destination) = self.destinations.get_mut(id as usize) else { return Change::default() };
+        let before = destination.selection();
+        let Some(at) = destination.paths.iter().position(|path| path.peer == peer) else {
+            return Change::default();
+        };
+        destination.paths.swap_remove(at);
+        self.paths -= 1;
+        self.reselect(id, before, selector)
+    }
+
+    /// Selects anew, after something that selection depends on has changed.
+    pub(crate) fn select(&mut self, id: DestinationId, selector: &Selector<'_>) -> Change {
+        let before = self.destinations.get(id as usize).map(Destination::selection).unwrap_or_default();
+        self.reselect(id, before, selector)
+    }
+
+    fn reselect(&mut self, id: DestinationId, before: Selection, selector: &Selector<'_>) -> Change {
+        let Some(destination) = self.destinations.get_mut(id as usize) else { return Change::default() };
+        if self.waiting {
+            return Change::default();
+        }
+        selector.select(&mut destination.paths);
+        let after = destination.selection();
+        let same = |a: Option<&(PeerId, Arc<Attributes>)>, b: Option<&(PeerId, Arc<Attributes>)>| match (a, b)
+        {
+            (Some(a), Some(b)) => a.0 == b.0 && Arc::ptr_eq(&a.1, &b.1),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        let best = !same(before.first(), after.first());
+        let others = (1..before.len().max(after.len())).any(|at| !same(before.get(at), after.get(at)));
+        Change { best: best.then(|| before.first().map(|(peer, _)| *peer)), multipath: others }
+    }
+
+    /// Keeps the destination's number from being given to another.
+    pub(crate) fn pin(&mut self, id: DestinationId) {
+        if let Some(destination) = self.destinations.get_mut(id as usize) {
+            destination.pins += 1;
+        }
+    }
+
+    /// Ends one pin. The last one of a destination without paths ends its number, too.
+    pub(crate) fn unpin(&mut self, id: DestinationId) {
+        if let Some(destination) = self.destinations.get_mut(id as usize) {
+            destination.pins = destination.pins.saturating_sub(1);
+        }
+        self.free_if_unused(id);
+    }
+
+    /// Gives up the number of a destination without paths and pins.
+    fn free_if_unused(&mut self, id: DestinationId) {
+        let Some(destination) = self.destinations.get_mut(id as usize) else { return };
+        if !destination.paths.is_empty() || destination.pins > 0 {
+            return;
+        }
+        let is_it = |other: &DestinationId| *other == id;
+        if let Ok(entry) = self.numbers.find_entry(self.hasher.hash_one(destination.prefix), is_it) {
+            entry.remove();
+            destination.paths = SmallVec::new();
+            self.free.push(id);
+        }
+    }
+}
+
+impl Destination {
+    fn selection(&self) -> Selection {
+        let selected = |path: &&Path| matches!(path.standing, Standing::Best | Standing::Multipath);
+        let mut selection: Selection = self
+            .paths
+            .iter()
+            .filter(selected)
+            .filter_map(|path| Some((path.peer, path.accepted.clone()?)))
+            .collect();
+        if let Some((_, others)) = selection.split_first_mut() {
+            others.sort_unstable_by_key(|(peer, _)| *peer);
+        }
+        selection
+    }
+}

@@ -1,0 +1,66 @@
+//! Asking a running agent over its socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use super::Status;
+
+/// How long an agent may take to answer: longer than its slowest event.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// No answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody is there.
+    #[error("no kube-router answers at {}: {source}; is it running on this node, and are you root?", path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The agent is busy or stuck.
+    #[error("the agent has not answered within {} s; see its /healthz", PATIENCE.as_secs())]
+    Late,
+    /// The connection broke.
+    #[error("asking the agent: {0}")]
+    Http(#[from] hyper::Error),
+    /// The agent said no.
+    #[error("the agent answers {0}")]
+    Answer(String),
+    /// Another version's answer.
+    #[error("the agent's answer cannot be read: {0}")]
+    Format(#[from] serde_json::Error),
+}
+
+/// What the agent behind this socket says of itself.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn status(path: &Path) -> Result<Status, ClientError> {
+    let answer =
+        tokio::time::timeout(PATIENCE, get(path, "/v1/status")).await.map_err(|_| ClientError::Late)??;
+    Ok(serde_json::from_slice(&answer)?)
+}
+
+async fn get(path: &Path, target: &str) -> Result<Bytes, ClientError> {
+    let stream = UnixStream::connect(path)
+        .await
+        .map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    // Ends with the request; its own error is the request's, too.
+    tokio::spawn(connection);
+    let request =
+        hyper::Request::get(target).header(hyper::header::HOST, "kube-router").body(Empty::<Bytes>::new());
+    let request = request.map_err(|error| ClientError::Answer(error.to_string()))?;
+    let response = sender.send_request(request).await?;
+    let code = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    if code.is_success() { Ok(body) } else { Err(ClientError::Answer(code.to_string())) }
+}

@@ -1,0 +1,158 @@
+//! A [`Status`] as a person reads it.
+
+use std::fmt::Write as _;
+
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+
+use super::{ServiceState, Status};
+
+/// The whole text. O(what is told).
+pub fn text(status: &Status) -> String {
+    let mut text = String::new();
+    head(&mut text, status);
+    tables(&mut text, status);
+    services(&mut text, &status.services);
+    trouble(&mut text, status);
+    text
+}
+
+fn head(text: &mut String, status: &Status) {
+    let up = std::time::Duration::from_secs(status.uptime_seconds);
+    let _ = writeln!(text, "node {}, kube-router {}, up {}", status.node, status.version, span(up));
+    let state = if status.settled { "everything is programmed" } else { "programming" };
+    let waiting = status.controllers.iter().filter(|controller| !controller.planning);
+    let waiting: Vec<&str> = waiting.map(|controller| controller.name.as_str()).collect();
+    match waiting.as_slice() {
+        [] => _ = writeln!(text, "{state}"),
+        names => _ = writeln!(text, "not planning yet, for want of input: {}", names.join(", ")),
+    }
+    for watch in status.watches.iter().filter(|watch| watch.broken.is_some() || !watch.synced) {
+        let why = watch.broken.as_deref().unwrap_or("the first list is not complete");
+        let _ = writeln!(text, "watch of {}s: {why}", watch.kind);
+    }
+}
+
+fn tables(text: &mut String, status: &Status) {
+    let mut table = new(["TABLE", "DESIRED", "ACTUAL", "REFUSED", "HEALED"]);
+    for row in &status.tables {
+        let numbers = [row.desired.to_string(), row.actual.to_string(), row.refused.to_string()];
+        table.add_row([row.table.clone()].into_iter().chain(numbers).chain([row.healed.to_string()]));
+    }
+    section(text, &table);
+}
+
+fn services(text: &mut String, services: &[ServiceState]) {
+    let mut table = new(["SERVICE", "AT", "KIND", "SCHEDULER", "BACKENDS"]);
+    for service in services {
+        let backends = service.backends.iter().map(|backend| match backend.weight {
+            1 => backend.at.clone(),
+            weight => format!("{} (weight {weight})", backend.at),
+        });
+        let mut backends = backends.collect::<Vec<_>>().join("\n");
+        if !service.programmed {
+            backends = "not in the kernel".to_owned();
+        } else if backends.is_empty() {
+            backends = "none".to_owned();
+        }
+        table.add_row([&service.service, &service.at, &service.kind, &service.scheduler, &backends]);
+    }
+    section(text, &table);
+}
+
+/// Last, where it is seen.
+fn trouble(text: &mut String, status: &Status) {
+    for row in &status.refused {
+        let _ = writeln!(text, "\nrefused: {} (tried {} times)", row.row, row.attempts);
+        let _ = writeln!(text, "  why: {}", row.reason);
+        if !row.wanted_by.is_empty() {
+            let _ = writeln!(text, "  wanted by: {}", row.wanted_by.join(", "));
+        }
+    }
+    for objection in &status.objections {
+        let _ = writeln!(text, "\nnot used: {} {} {:?}", objection.object, objection.field, objection.value);
+        let _ = writeln!(text, "  why: {}", objection.reason);
+        let _ = writeln!(text, "  remedy: {}", objection.remedy);
+    }
+}
+
+fn new(header: [&str; 5]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_header(header);
+    table
+}
+
+fn section(text: &mut String, table: &Table) {
+    if table.row_count() > 0 {
+        text.push('\n');
+        // Without the spaces around the columns at the edges.
+        for line in table.lines() {
+            let _ = writeln!(text, "{}", line.strip_prefix(' ').unwrap_or(&line).trim_end());
+        }
+    }
+}
+
+/// The two largest units: `3d 4h`, `2m 1s`.
+fn span(time: std::time::Duration) -> String {
+    let seconds = time.as_secs();
+    let units =
+        [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let shown = units.iter().skip_while(|(count, unit)| *count == 0 && *unit != "s").take(2);
+    shown.map(|(count, unit)| format!("{count}{unit}")).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{BackendState, ControllerState, ObjectionState, RefusedRow, TableState, WatchState};
+    use super::*;
+
+    #[test]
+    fn times_are_short() {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (61, "1m 1s"), (3600, "1h 0m"), (90_061, "1d 1h")] {
+            assert_eq!(span(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn a_newcomer_can_read_it() {
+        let backend = |at: &str, weight| BackendState { at: at.into(), weight };
+        let status = Status {
+            node: "n1".into(),
+            version: "v1".into(),
+            uptime_seconds: 61,
+            controllers: vec![ControllerState { name: "service proxy".into(), planning: true }],
+            watches: vec![WatchState { kind: "Pod".into(), synced: true, broken: Some("gone".into()) }],
+            tables: vec![TableState {
+                table: "links".into(),
+                desired: 1,
+                actual: 1,
+                ..TableState::default()
+            }],
+            refused: vec![RefusedRow {
+                row: "link kube-dummy-if".into(),
+                wanted_by: vec!["service proxy".into()],
+                reason: "no such kind; modprobe dummy".into(),
+                attempts: 3,
+            }],
+            services: vec![
+                ServiceState {
+                    service: "default/web".into(),
+                    at: "10.96.0.1:80/tcp".into(),
+                    kind: "ClusterIP".into(),
+                    scheduler: "rr".into(),
+                    programmed: true,
+                    backends: vec![backend("10.244.0.2:80", 1), backend("10.244.1.2:80", 0)],
+                },
+                ServiceState { service: "default/none".into(), programmed: true, ..ServiceState::default() },
+            ],
+            objections: vec![ObjectionState {
+                object: "Service default/web".into(),
+                ..ObjectionState::default()
+            }],
+            ..Status::default()
+        };
+        insta::assert_snapshot!(text(&status));
+    }
+}
