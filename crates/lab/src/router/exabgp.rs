@@ -101,9 +101,9 @@ impl Daemon for ExaBgp {
         place.feed(COMMANDS, format!("withdraw {}\n", route(place, network)?))
     }
 
-    fn shut(&self, place: &Place, _: &Config, neighbour: IpAddr, _text: &str) -> Result<(), Error> {
-        // Cease, Administrative Shutdown (RFC 4486).
-        place.feed(COMMANDS, format!("neighbor {neighbour} teardown 2\n"))
+    fn shut(&self, _: &Place, _: &Config, _: IpAddr, _: &str) -> Result<(), Error> {
+        // Its command `teardown` finds no neighbour in 4.2.21.
+        Err(Error::Cannot { software: super::Software::ExaBgp, what: "shut a session down" })
     }
 }
 

@@ -153,7 +153,7 @@ trait Daemon: Sync {
     fn announce(&self, place: &Place, config: &Config, network: &Network) -> Result<(), Error>;
     /// Withdraws one; `config` has it no more.
     fn withdraw(&self, place: &Place, config: &Config, network: &Network) -> Result<(), Error>;
-    /// Closes a session administratively with a text for the other side (RFC 8203; ExaBGP sends none).
+    /// Closes a session administratively with a text for the other side (RFC 8203; GoBGP sends none).
     fn shut(&self, place: &Place, config: &Config, neighbour: IpAddr, text: &str) -> Result<(), Error>;
 }
 

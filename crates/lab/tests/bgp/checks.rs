@@ -217,13 +217,11 @@ pub(crate) fn shutdown(a: Software, b: Software, over: Over) {
     wire.established(0, 1, over);
     wire.path(1, &v4(0, 0), |_| true);
     wire.routers[0].shut(wire.address(1, over), "back at noon").expect("shut");
-    let text = if a == Software::ExaBgp { "" } else { "back at noon" };
+    // GoBGP 3.10 takes a text and sends none.
+    let text = if a == Software::GoBgp { "" } else { "back at noon" };
     wire.hears(1, 0, over, Cease::AdministrativeShutdown, text);
-    // ExaBGP reconnects at once.
-    if a != Software::ExaBgp {
-        wire.no_path(1, &v4(0, 0));
-        wire.no_path(1, &v6(0, 0));
-    }
+    wire.no_path(1, &v4(0, 0));
+    wire.no_path(1, &v6(0, 0));
 }
 
 /// IPv4 prefixes over an IPv6 session with IPv6 next hops (RFC 8950).

@@ -71,11 +71,10 @@ fn foreign_pairs_limit_prefixes() {
 
 #[test]
 fn foreign_pairs_say_why_they_close() {
-    each(&[Frr, Bird, GoBgp, ExaBgp], |one| match one {
+    each(&[Frr, Bird, GoBgp], |one| match one {
         Frr => checks::shutdown(Frr, Bird, Over::V4),
-        Bird => checks::shutdown(Bird, GoBgp, Over::V4),
-        GoBgp => checks::shutdown(GoBgp, ExaBgp, Over::V4),
-        _ => checks::shutdown(ExaBgp, Frr, Over::V4),
+        Bird => checks::shutdown(Bird, ExaBgp, Over::V4),
+        _ => checks::shutdown(GoBgp, Frr, Over::V4),
     });
 }
 

@@ -18,3 +18,4 @@ mod malformed;
 mod pods;
 mod raw;
 mod setup;
+mod speaker;

@@ -190,7 +190,8 @@ async fn a_service_is_spread_over_the_nodes(routed: &mut Routed) {
     let via: Vec<IpAddr> = routed.above.addresses();
     for prefix in SERVICE.map(net) {
         for index in 1..=3 {
-            let lines = format!("addr add {prefix} dev lo\n");
+            let nodad = if prefix.addr().is_ipv6() { " nodad" } else { "" };
+            let lines = format!("addr add {prefix} dev lo{nodad}\n");
             routed.cluster.node(index).unwrap().namespace().ip(&lines).unwrap();
             let probe = routed.cluster.node_probe(index).unwrap();
             let address = SocketAddr::new(prefix.addr(), PORT);
