@@ -70,7 +70,8 @@ pub(crate) fn ttl_security(a: Software, b: Software, over: Over) {
         config.neighbours[0].distance = if at == 0 { Distance::Secured } else { Distance::Multihop(64) };
     });
     wire.counts(0, &["TCPMinTTLDrop"], 3);
-    assert!(!wire.is_established(0, 1, over) && !wire.is_established(1, 0, over));
+    // The other may think otherwise for a hold time: its OPEN can arrive before the limit is on the new connection.
+    assert!(!wire.is_established(0, 1, over));
     wire.start_pair(over, |_, config| config.neighbours[0].distance = Distance::Secured);
     wire.established(0, 1, over);
 }

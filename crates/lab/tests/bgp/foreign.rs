@@ -73,7 +73,7 @@ fn foreign_pairs_limit_prefixes() {
 fn foreign_pairs_say_why_they_close() {
     each(&[Frr, Bird, GoBgp], |one| match one {
         Frr => checks::shutdown(Frr, Bird, Over::V4),
-        Bird => checks::shutdown(Bird, ExaBgp, Over::V4),
+        Bird => checks::shutdown(Bird, GoBgp, Over::V4),
         _ => checks::shutdown(GoBgp, Frr, Over::V4),
     });
 }

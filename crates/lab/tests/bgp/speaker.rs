@@ -93,7 +93,8 @@ fn limits_of_others_are_understood() {
 
 #[test]
 fn shutdown_says_why() {
-    each(&Software::FOREIGN, |peer| checks::shutdown(Speaker, peer, Over::V4));
+    // ExaBGP 4.2.21 fails at reading a text.
+    each(&[Frr, Bird, GoBgp], |peer| checks::shutdown(Speaker, peer, Over::V4));
 }
 
 #[test]
