@@ -88,13 +88,15 @@ fn render(place: &Place, config: &Config) -> Result<String, Error> {
         // Connected networks are where next hops of internal sessions are looked up; a pod bridge's would shadow the range
         // that is announced.
         let _ = writeln!(text, "protocol direct direct_{name} {{ {name}; interface \"eth0\"; }}");
+        // Else the routes of the life before would be removed before the neighbours have announced them again.
+        let restart = if config.graceful_restart.is_some() { "graceful restart; " } else { "" };
         let merge = match config.maximum_paths {
             0 | 1 => String::new(),
             many => format!("merge paths on limit {many}; "),
         };
         let _ = writeln!(
             text,
-            "protocol kernel kernel_{name} {{ {merge}persist; scan time 1; \
+            "protocol kernel kernel_{name} {{ {merge}{restart}persist; scan time 1; \
              {name} {{ import none; export where source = RTS_BGP; }}; }}\n\
              protocol static static_{name} {{ {name};"
         );
