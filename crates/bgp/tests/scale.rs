@@ -1,7 +1,7 @@
 //! Large tables and many clients: memory for each path, and that effort does not explode.
 //!
 //! One test, since it measures the resident memory of its process. Times are bounded generously, for unoptimised
-//! builds on busy machines; `make bench` measures.
+//! builds on busy machines; the bench `tables` measures.
 
 #[path = "../benches/tables/load.rs"]
 mod load;

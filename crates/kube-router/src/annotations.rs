@@ -1,7 +1,13 @@
-//! The annotations of kube-router: their keys, and what those of a Service mean.
+//! The annotations of kube-router: their keys, and what those of a Service and of a Node mean.
 //!
 //! Decided here, from the annotations of one object alone: typed values, and an [`Objection`] for each text that means
 //! nothing. A value that cannot be read never hides the others.
+
+mod peers;
+mod routing;
+
+pub use peers::NodePeer;
+pub use routing::{Prepend, Reflector, RoutingAnnotations};
 
 use crate::objection::{ObjectRef, Objection};
 use crate::options::syntax::go_bool;

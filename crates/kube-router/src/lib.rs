@@ -12,6 +12,7 @@ pub mod listen;
 pub mod logging;
 pub mod metrics;
 pub mod names;
+pub mod network_routes;
 pub mod network_services;
 pub mod node;
 pub mod objection;

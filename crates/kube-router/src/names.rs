@@ -93,6 +93,8 @@ pub mod route {
     /// The names of these tables in `rt_tables`.
     pub const TABLE_NAMES: [(u32, &str); 3] =
         [(TABLE_OVERLAY, "kube-router"), (TABLE_DSR, "kube-router-dsr"), (TABLE_EXTERNAL_IP, "external_ip")];
+    /// The kernel's table of all other routes.
+    pub const TABLE_MAIN: u32 = 254;
     /// The kernel's table of local addresses.
     pub const TABLE_LOCAL: u32 = 255;
     /// Priority of the rules that send a DSR mark to [`TABLE_DSR`].
@@ -135,6 +137,9 @@ pub mod mark {
     pub const DSR_MASK: u32 = 0x3fff;
 }
 
+/// The CNI configuration file, the first of these that is there, unless `KUBE_ROUTER_CNI_CONF_FILE` names another.
+pub const CNI_FILES: [&str; 2] =
+    ["/etc/cni/net.d/10-kuberouter.conf", "/etc/cni/net.d/10-kuberouter.conflist"];
 /// The socket on which a running agent tells its status.
 pub const SOCKET: &str = "/run/kube-router/kube-router.sock";
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use linux::row::{Family, Name};
+use linux::row::{Family, Name, Tunnel};
 
 use crate::kube::model::Node;
 
@@ -15,6 +15,10 @@ use crate::kube::model::Node;
 pub struct Facts {
     /// Addresses of every link.
     pub addresses: Vec<(Name, IpNet)>,
+    /// MTU of links that hold an address, in bytes.
+    pub mtu: BTreeMap<Name, u32>,
+    /// Tunnels named like ours, whoever made them.
+    pub tunnels: Vec<(Name, Tunnel)>,
     /// Ports of `kube-bridge`.
     pub bridge_ports: Vec<Name>,
     /// `net/ipv4/conf/<link>/rp_filter` as it was when we started, by link.
@@ -83,6 +87,27 @@ impl ThisNode {
     pub fn has_ip(&self, ip: IpAddr) -> bool {
         let elsewhere = |link: &Name| **link != *crate::names::link::DUMMY;
         self.facts.addresses.iter().any(|(link, net)| net.addr() == ip && elsewhere(link))
+    }
+
+    /// The link on whose subnet `other` is, by the prefixes of this node's own addresses: those the Node object names.
+    /// O(addresses).
+    pub fn subnet_of(&self, other: IpAddr) -> Option<&Name> {
+        let object = self.object.as_ref()?;
+        let named = |ip: &IpAddr| object.internal_ips.contains(ip) || object.external_ips.contains(ip);
+        let near = self.facts.addresses.iter().find(|(_, net)| net.contains(&other) && named(&net.addr()));
+        near.map(|(link, _)| link)
+    }
+
+    /// The tunnel between two addresses that is there already. O(tunnels).
+    pub fn tunnel_between(&self, local: IpAddr, remote: IpAddr) -> Option<&Name> {
+        let ends = |tunnel: &Tunnel| tunnel.local == local && tunnel.remote == remote;
+        self.facts.tunnels.iter().find(|(_, tunnel)| ends(tunnel)).map(|(name, _)| name)
+    }
+
+    /// MTU of the link that carries the node's primary address, in bytes.
+    pub fn mtu(&self) -> Option<u32> {
+        let link = self.link_of(self.object.as_ref()?.primary_ip()?)?;
+        self.facts.mtu.get(link).copied()
     }
 
     /// The link that carries an address.

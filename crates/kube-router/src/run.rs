@@ -20,6 +20,9 @@ use crate::options::{self, Options, Request};
 use crate::status::socket;
 use crate::{cleanup, commands, health_ports, logging, version};
 
+/// How long BGP peers may take to be told that we stop.
+const GOOD_BYE: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// The agent could not start or go on. Shown on stderr; the exit status is 1.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -224,6 +227,11 @@ async fn core(start: Start, stop: &mut Stop) -> Result<(), RunError> {
         watch::start(client.clone(), selection, watch::Tuning::default(), core.clone());
     }
     stop.asked().await;
+    let (done, ended) = tokio::sync::oneshot::channel();
+    if core.send(core::Input::Stop(done)).await.is_ok() {
+        // Whoever does not hear the good-bye in time will miss us soon.
+        let _ = tokio::time::timeout(GOOD_BYE, ended).await;
+    }
     Ok(())
 }
 
@@ -290,13 +298,13 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_said_in_one_line() {
-        let options = Options::from_flags(&["--run-router", "--enable-cni=false", "--peer-asn="]).unwrap();
+        let options =
+            Options::from_flags(&["--run-router", "--enable-bfd", "--config-sync-period=1m"]).unwrap();
         let warnings = start_warnings(&options);
         assert_eq!(warnings.len(), 2);
         assert_eq!(
             warnings[1],
-            "controllers not built yet: network policy (--run-firewall), pod routing (--run-router); \
-             flags without effect yet: --enable-cni --peer-asn --run-router"
+            "controllers not built yet: network policy (--run-firewall); flags without effect yet: --enable-bfd"
         );
         let quiet = Options::from_flags(&["--run-firewall=false"]).unwrap();
         assert_eq!(start_warnings(&quiet), Vec::<String>::new());

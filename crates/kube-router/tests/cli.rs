@@ -258,12 +258,12 @@ fn the_start_names_older_flags_and_what_is_not_built_once() {
         "--health-addr=127.0.0.1",
         &port,
         "--config-sync-period=1m",
-        "--enable-overlay=false",
+        "--enable-bfd",
     ]);
     assert_eq!(get(&format!("127.0.0.1:{health}"), "/healthz").0, 200);
     let (code, log) = agent.end(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(log.matches("--config-sync-period has no effect").count(), 1, "{log}");
     assert_eq!(log.matches("not built yet: network policy").count(), 1, "{log}");
-    assert_eq!(log.matches("without effect yet: --enable-overlay").count(), 1, "{log}");
+    assert_eq!(log.matches("without effect yet: --enable-bfd").count(), 1, "{log}");
 }

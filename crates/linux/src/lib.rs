@@ -6,6 +6,7 @@
 //! next; it does no I/O. This crate is the only one that opens netlink sockets or starts processes, and it knows
 //! neither Kubernetes nor BGP.
 
+pub mod cni;
 pub mod command;
 pub mod conntrack;
 pub mod firewall;

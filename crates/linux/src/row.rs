@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::cni::CniConfig;
 use crate::rule::Rule;
 
 /// A short name (set, chain, link) shared by everything that mentions it.
@@ -35,6 +36,14 @@ impl Family {
     /// The family of a prefix.
     pub fn of_net(net: &IpNet) -> Family {
         Family::of(&net.addr())
+    }
+
+    /// The kernel's number, `AF_INET` or `AF_INET6`.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Family::V4 => 2,
+            Family::V6 => 10,
+        }
     }
 
     /// Bits of a host prefix: 32 or 128.
@@ -218,8 +227,22 @@ pub enum LinkKind {
     Dummy,
     /// `bridge`
     Bridge,
+    /// `ipip` or `ip6tnl`, by the family of its ends.
+    Tunnel(Tunnel),
     /// Any other kind, as read; never created by us.
     Other(Name),
+}
+
+/// A point-to-point tunnel that carries IP in IP. Both ends are of one family; the kernel has at most one tunnel of a
+/// kind between two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tunnel {
+    /// Our end.
+    pub local: IpAddr,
+    /// The other end.
+    pub remote: IpAddr,
+    /// UDP port of the other end where packets are wrapped in generic UDP encapsulation (`encap gue`); `None` is plain.
+    pub udp_port: Option<u16>,
 }
 
 /// How a link should be.
@@ -411,6 +434,10 @@ pub enum Key {
     },
     /// A policy routing rule.
     PolicyRule(PolicyRuleKey),
+    /// A UDP port on which generic UDP encapsulation is unwrapped (`fou` generic netlink), by family.
+    FouPort(Family, u16),
+    /// Our part of the CNI configuration file.
+    CniConfig,
     /// The global IPVS timeouts.
     IpvsTimeouts,
     /// A virtual server.
@@ -445,12 +472,20 @@ pub enum LaneName {
     Sets,
     /// Chains and rules.
     Firewall,
+    /// The CNI configuration file.
+    Cni,
 }
 
 impl LaneName {
     /// Every lane, in the order of start-up messages.
-    pub const ALL: [LaneName; 5] =
-        [LaneName::Sysctl, LaneName::Route, LaneName::Ipvs, LaneName::Sets, LaneName::Firewall];
+    pub const ALL: [LaneName; 6] = [
+        LaneName::Sysctl,
+        LaneName::Route,
+        LaneName::Ipvs,
+        LaneName::Sets,
+        LaneName::Firewall,
+        LaneName::Cni,
+    ];
 }
 
 /// Tables as metrics and `status` name them.
@@ -463,6 +498,8 @@ pub enum Table {
     Addresses,
     Routes,
     PolicyRules,
+    FouPorts,
+    CniConfigs,
     IpvsTimeouts,
     VirtualServers,
     RealServers,
@@ -484,6 +521,8 @@ impl Key {
             Key::Address { .. } => Table::Addresses,
             Key::Route { .. } => Table::Routes,
             Key::PolicyRule(_) => Table::PolicyRules,
+            Key::FouPort(..) => Table::FouPorts,
+            Key::CniConfig => Table::CniConfigs,
             Key::IpvsTimeouts => Table::IpvsTimeouts,
             Key::VirtualServer(_) => Table::VirtualServers,
             Key::RealServer(..) => Table::RealServers,
@@ -516,13 +555,15 @@ impl Key {
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 15] = [
+    pub const ALL: [Table; 17] = [
         Table::Sysctls,
         Table::Links,
         Table::BridgePorts,
         Table::Addresses,
         Table::Routes,
         Table::PolicyRules,
+        Table::FouPorts,
+        Table::CniConfigs,
         Table::IpvsTimeouts,
         Table::VirtualServers,
         Table::RealServers,
@@ -538,9 +579,13 @@ impl Table {
     pub fn lane(self) -> LaneName {
         match self {
             Table::Sysctls => LaneName::Sysctl,
-            Table::Links | Table::BridgePorts | Table::Addresses | Table::Routes | Table::PolicyRules => {
-                LaneName::Route
-            }
+            Table::Links
+            | Table::BridgePorts
+            | Table::Addresses
+            | Table::Routes
+            | Table::PolicyRules
+            | Table::FouPorts => LaneName::Route,
+            Table::CniConfigs => LaneName::Cni,
             Table::IpvsTimeouts | Table::VirtualServers | Table::RealServers => LaneName::Ipvs,
             Table::Sets | Table::Members => LaneName::Sets,
             Table::Chains | Table::ForeignRules | Table::VerdictMaps | Table::Verdicts => LaneName::Firewall,
@@ -556,6 +601,8 @@ impl Table {
             Table::Addresses => "addresses",
             Table::Routes => "routes",
             Table::PolicyRules => "policy_rules",
+            Table::FouPorts => "fou_ports",
+            Table::CniConfigs => "cni_configs",
             Table::IpvsTimeouts => "ipvs_timeouts",
             Table::VirtualServers => "virtual_servers",
             Table::RealServers => "real_servers",
@@ -587,6 +634,10 @@ pub enum Row {
     Route(Box<Route>),
     /// A rule is all key.
     PolicyRule,
+    /// A port is all key.
+    FouPort,
+    /// Prefixes and MTU.
+    CniConfig(Arc<CniConfig>),
     /// Timeouts.
     IpvsTimeouts(IpvsTimeouts),
     /// A virtual server; boxed, or every row would be as large.
@@ -630,6 +681,11 @@ impl Row {
                 needs.push(Key::Chain(ChainKey { family, table, name: chain.clone() }));
             }
             (_, Row::Route(route)) => needs.extend(route.link.clone().map(Key::Link)),
+            (_, Row::Link(link)) => {
+                if let LinkKind::Tunnel(Tunnel { local, udp_port: Some(port), .. }) = link.kind {
+                    needs.push(Key::FouPort(Family::of(&local), port));
+                }
+            }
             _ => {}
         }
         needs

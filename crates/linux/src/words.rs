@@ -67,6 +67,8 @@ impl fmt::Display for Key {
                 rule.mark.map_or(Ok(()), |mark| write!(f, " fwmark {mark}"))?;
                 write!(f, " lookup {} ({})", rule.table, rule.family)
             }
+            Key::FouPort(family, port) => write!(f, "FoU port {port} ({family})"),
+            Key::CniConfig => f.write_str("CNI configuration"),
             Key::IpvsTimeouts => f.write_str("IPVS timeouts"),
             Key::VirtualServer(server) => write!(f, "virtual server {server}"),
             Key::RealServer(server, ip, port) => {

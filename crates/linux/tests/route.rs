@@ -31,6 +31,7 @@ fn scope() -> RouteScope {
         tables: vec![77, 78, 1000],
         tables_with_priority: vec![78],
         protocol: 17,
+        udp_port: None,
     }
 }
 

@@ -1,5 +1,5 @@
-//! How long tables of Internet size take, and what they weigh: `cargo bench -p bgp --bench tables`, part of
-//! `make bench`. In one process and one thread, without sockets and wire. `quick` as an argument takes a tenth of the
+//! How long tables of Internet size take, and what they weigh: `cargo bench -p bgp --bench tables`.
+//! In one process and one thread, without sockets and wire. `quick` as an argument takes a tenth of the
 //! size.
 
 mod load;

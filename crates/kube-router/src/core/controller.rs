@@ -60,6 +60,8 @@ pub struct Needs {
     pub settings: Vec<Name>,
     /// How often its lanes are read again.
     pub audit: Duration,
+    /// It speaks BGP.
+    pub speaker: bool,
 }
 
 /// A controller. Called by the core's thread only; nothing here may block.
@@ -127,6 +129,7 @@ impl Needs {
             firewall: FirewallScope::default(),
             settings: Vec::new(),
             audit: Duration::from_secs(24 * 3600),
+            speaker: false,
         }
     }
 
@@ -146,6 +149,7 @@ impl Needs {
             routes: self.routes.and(other.routes),
             firewall: self.firewall.and(other.firewall),
             audit: self.audit.min(other.audit),
+            speaker: self.speaker || other.speaker,
             ..self
         }
     }

@@ -4,6 +4,7 @@ use linux::reconciler::Gate;
 use linux::row::Name;
 
 use super::controller::{Controller, Needs};
+use crate::network_routes::NetworkRoutes;
 use crate::network_services::NetworkServices;
 use crate::objection::Objections;
 use crate::options::{Controllers, Options};
@@ -22,6 +23,9 @@ fn built(which: Controllers) -> Vec<Box<dyn Controller>> {
     let mut controllers: Vec<Box<dyn Controller>> = Vec::new();
     if which.service_proxy {
         controllers.push(Box::new(NetworkServices::default()));
+    }
+    if which.routes {
+        controllers.push(Box::new(NetworkRoutes::default()));
     }
     controllers
 }

@@ -1,7 +1,9 @@
 //! What reaches the core.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use linux::lane::Report;
 use linux::row::{Key, LaneName, Row, VirtualServerKey};
 use tokio::sync::oneshot;
@@ -9,6 +11,7 @@ use tokio::sync::oneshot;
 use crate::kube::model::{ObjectName, WatchEvent};
 use crate::network_services::drain::RealServerKey;
 use crate::node::Facts;
+use crate::secret::Secret;
 use crate::status::Status;
 
 /// One message to the core.
@@ -24,6 +27,8 @@ pub enum Input {
     Changed(Vec<(Key, Option<Row>)>),
     /// Somebody else may have changed anything in this lane's tables.
     Reread(LaneName),
+    /// The process ends: say good-bye to whoever would wait for us, then tell.
+    Stop(oneshot::Sender<()>),
     /// Something for one controller.
     News(News),
     /// Somebody asks for the status.
@@ -36,6 +41,14 @@ pub enum Input {
 pub enum News {
     /// Draining real servers without connections.
     Idle(Vec<RealServerKey>),
+    /// Next hops of the best paths learned from BGP peers to these prefixes now; none where there is no path any more.
+    Selected(Vec<(IpNet, Option<IpAddr>)>),
+    /// A BGP peer came up, or went down.
+    Peer(IpAddr, bool),
+    /// The BGP speaker has begun to select paths of this family.
+    SelectionBegan(bgp::Family),
+    /// The file with the passwords of BGP peers says this now.
+    Passwords(Secret),
     /// A scrape wants to know whose each virtual server is.
     Owners(oneshot::Sender<HashMap<VirtualServerKey, ObjectName>>),
 }

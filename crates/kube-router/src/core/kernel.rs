@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use linux::ipvs::{ConnectionCount, Connections};
 use linux::netlink::Error;
 use linux::route::monitor::{Event, Monitor, Notice};
-use linux::route::{OwnPorts, RouteScope, Rtnetlink, links, local_addresses};
+use linux::route::{LinkState, OwnPorts, RouteScope, Rtnetlink, links, local_addresses};
 use linux::row::{LaneName, LinkKind, Name};
 use linux::sysctl::Sysctls;
 use tokio::sync::mpsc::Sender;
@@ -27,11 +27,12 @@ const DRAIN_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) fn watch(scope: RouteScope, own: OwnPorts, core: Sender<Input>) -> Result<(), LaneError> {
     let (wake, woken) = queue::channel::<()>();
     let reports = core.clone();
+    let routes = scope.protocol != 0;
     let monitor = Monitor::spawn(scope, own, move |notice| {
         if concerns_facts(&notice) {
             let _ = wake.send(());
         }
-        for input in foreign_change(&notice) {
+        for input in foreign_change(&notice, routes) {
             let _ = reports.blocking_send(input);
         }
     });
@@ -75,8 +76,9 @@ fn concerns_facts(notice: &Notice) -> bool {
 }
 
 /// What somebody else's change means for our rows. Most of our own changes do not get here; the kernel does not say of
-/// IPv6 addresses who changed them.
-fn foreign_change(notice: &Notice) -> Vec<Input> {
+/// IPv6 addresses who changed them. `routes` says whether routes over any link may be ours: they go in silence with the
+/// link, or with the address they prefer.
+fn foreign_change(notice: &Notice, routes: bool) -> Vec<Input> {
     let event = &notice.event;
     let gone = || Input::Changed(event.touched().into_iter().map(|key| (key, None)).collect());
     let reread = || Input::Reread(LaneName::Route);
@@ -85,6 +87,7 @@ fn foreign_change(notice: &Notice) -> Vec<Input> {
         Event::AddressGone { link, net } if **link == *names::link::DUMMY && net.addr().is_ipv4() => {
             vec![gone(), reread()]
         }
+        Event::AddressGone { .. } if routes => vec![gone(), reread()],
         Event::AddressGone { .. }
         | Event::RouteGone { .. }
         | Event::RouteReplaced { .. }
@@ -92,6 +95,7 @@ fn foreign_change(notice: &Notice) -> Vec<Input> {
         Event::LinkGone { name } | Event::LinkChanged { name, .. } if **name == *names::link::DUMMY => {
             vec![reread()]
         }
+        Event::LinkGone { .. } | Event::LinkChanged { master: None, .. } if routes => vec![reread()],
         Event::Lost => vec![reread()],
         _ => Vec::new(),
     }
@@ -117,7 +121,16 @@ fn read_facts(kernel: &mut Rtnetlink) -> Result<Facts, Error> {
         let value = sysctls.read(&format!("net/ipv4/conf/{link}/rp_filter")).ok().flatten();
         rp_filter.extend(value.and_then(|text| text.parse().ok()).map(|value: u8| (Name::from(link), value)));
     }
-    Ok(Facts { addresses, bridge_ports, rp_filter, random_fully: false })
+    let holds_one = |name: &Name| addresses.iter().any(|(link, _)| link == name);
+    let mtu = links.iter().filter(|link| holds_one(&link.name)).map(|link| (link.name.clone(), link.mtu));
+    let mtu = mtu.collect();
+    let tunnel = |link: &LinkState| match link.kind {
+        LinkKind::Tunnel(tunnel) => Some((link.name.clone(), tunnel)),
+        _ => None,
+    };
+    let ours = links.iter().filter(|link| link.name.starts_with(names::link::TUNNEL_PREFIX));
+    let tunnels = ours.filter_map(tunnel).collect();
+    Ok(Facts { addresses, mtu, tunnels, bridge_ports, rp_filter, random_fully: false })
 }
 
 fn is_link_local(ip: IpAddr) -> bool {

@@ -1,7 +1,9 @@
 //! Opening the lanes that controllers need, and what the kernel must have for them.
 
 use std::io;
+use std::path::PathBuf;
 
+use linux::cni::CniLane;
 use linux::firewall::{FirewallLane, SetsLane};
 use linux::iptables::tool::{self, Programs};
 use linux::ipvs::{IpvsLane, OpenError};
@@ -13,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::controller::Needs;
 use super::input::Input;
+use crate::names;
 use crate::network_services::base;
 use crate::options::Options;
 
@@ -65,6 +68,7 @@ pub(super) fn open(
                 opened.random_fully = programs.random_fully();
                 Box::new(FirewallLane::with_programs(needs.firewall.clone(), programs))
             }
+            LaneName::Cni => Box::new(CniLane::new(cni_files())),
         };
         opened.lanes.push((*name, spawn(*name, lane, core)?));
     }
@@ -79,6 +83,7 @@ pub(super) fn health_name(lane: LaneName) -> &'static str {
         LaneName::Ipvs => "IPVS lane",
         LaneName::Sets => "sets lane",
         LaneName::Firewall => "firewall lane",
+        LaneName::Cni => "CNI lane",
     }
 }
 
@@ -90,4 +95,12 @@ fn spawn(name: LaneName, lane: Box<dyn Lane>, core: &mpsc::Sender<Input>) -> Res
     };
     LaneThread::spawn(name, move || lane, report)
         .map_err(|source| LaneError::Thread { what: health_name(name), source })
+}
+
+/// Upstream's variable, or its default in either form of the file.
+fn cni_files() -> Vec<PathBuf> {
+    match std::env::var_os("KUBE_ROUTER_CNI_CONF_FILE") {
+        Some(file) => vec![file.into()],
+        None => names::CNI_FILES.map(PathBuf::from).into(),
+    }
 }

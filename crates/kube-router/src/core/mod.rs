@@ -23,6 +23,7 @@ mod lanes;
 mod ownership;
 mod purge;
 mod report;
+mod speaker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -132,7 +133,7 @@ impl Core {
             ownership: Ownership::new(&options),
             lanes: lanes.collect(),
             purge: ipvs.then(|| Purge::start(metrics)).transpose()?,
-            edges: Edges::open(ipvs, health_ports, &sender)?,
+            edges: Edges::open(&needs, &options, health_ports, &sender)?,
             reporter: Reporter::new(metrics.clone()),
             started: Instant::now(),
             beat: health.watch("core", LANE_PERIOD, GRACE),
@@ -193,6 +194,7 @@ impl Core {
                 }
             }
             Input::Reread(lane) => self.reconciler.request_read(lane),
+            Input::Stop(done) => self.edges.stop(done),
             Input::Status(answer) => {
                 // Whoever gave up waiting needs no answer.
                 let _ = answer.send(Box::new(self.status()));

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use linux::row::{Name, Protocol, Scheduler};
 
+use crate::annotations::RoutingAnnotations;
 use crate::objection::{ObjectRef, Objection};
 
 /// Namespace and name of an object. Ordered by namespace, then name, compared field by field: `a-b/c` and `a/b-c`
@@ -186,6 +187,8 @@ pub struct Node {
     /// Pod prefixes: annotation `kube-router.io/pod-cidr`, else `kube-router.io/pod-cidrs`, else `spec.podCIDRs`
     /// (`spec.podCIDR`).
     pub pod_cidrs: Vec<IpNet>,
+    /// What its annotations say of routing.
+    pub routing: Arc<RoutingAnnotations>,
 }
 
 impl Node {

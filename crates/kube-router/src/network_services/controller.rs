@@ -60,6 +60,7 @@ impl Controller for NetworkServices {
                 // A scrape that gave up waiting needs no answer.
                 let _ = answer.send(owners);
             }
+            other => return Some(other),
         }
         None
     }

@@ -36,7 +36,7 @@ pub(super) fn needs(node: &Name, options: &Options) -> Needs {
             own,
             if drains { Selection::all(Kind::Pod) } else { Selection::pods_of(node) },
         ],
-        lanes: LaneName::ALL.to_vec(),
+        lanes: vec![LaneName::Sysctl, LaneName::Route, LaneName::Ipvs, LaneName::Sets, LaneName::Firewall],
         routes: RouteScope {
             links: names(&[names::link::DUMMY]),
             address_links: names(&[names::link::DUMMY]),
@@ -51,6 +51,7 @@ pub(super) fn needs(node: &Name, options: &Options) -> Needs {
         },
         settings: base::settings().map(Name::from).collect(),
         audit: options.service_proxy.sync_period,
+        speaker: false,
     }
 }
 
@@ -69,7 +70,8 @@ fn covers(key: &Key, _row: &Row) -> bool {
         Key::Route { table, link, .. } => {
             *table == names::route::TABLE_LOCAL && link.as_ref().is_some_and(on_dummy)
         }
-        Key::PolicyRule(_) | Key::VerdictMap(_) | Key::Verdict(..) => false,
+        Key::PolicyRule(_) | Key::FouPort(..) | Key::CniConfig => false,
+        Key::VerdictMap(_) | Key::Verdict(..) => false,
         Key::Set(set) => our_set(&set.name),
         Key::Member(set, _) => our_set(&set.name),
         Key::Chain(chain) => CHAINS.contains(&&*chain.name),

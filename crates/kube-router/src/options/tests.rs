@@ -293,9 +293,9 @@ fn older_names_keep_working_and_name_their_successor() {
 
 #[test]
 fn flags_of_features_that_are_not_built_are_listed_when_given() {
-    let given = options(&["--enable-cni=false", "--run-router", "--run-firewall=false", "--masquerade-all"]);
-    assert_eq!(unbuilt(&given), ["enable-cni", "run-router"]);
-    assert_eq!(unbuilt_controllers(&given), ["pod routing (--run-router)"]);
+    let given = options(&["--enable-bfd", "--run-loadbalancer", "--run-firewall=false", "--masquerade-all"]);
+    assert_eq!(unbuilt(&given), ["enable-bfd", "run-loadbalancer"]);
+    assert_eq!(unbuilt_controllers(&given), ["load-balancer addresses (--run-loadbalancer)"]);
     assert_eq!(unbuilt_controllers(&options(&[])), ["network policy (--run-firewall)"]);
 }
 

@@ -6,53 +6,21 @@ use super::Options;
 
 /// Flags without effect today: those of the controllers and servers that do not exist.
 const UNBUILT: &[&str] = &[
-    "advertise-cluster-ip",
-    "advertise-external-ip",
-    "advertise-loadbalancer-ip",
-    "advertise-pod-cidr",
-    "auto-mtu",
     "bfd-desired-min-tx-interval",
     "bfd-detection-multiplier",
     "bfd-port",
     "bfd-required-min-rx-interval",
-    "bgp-graceful-restart",
-    "bgp-graceful-restart-deferral-time",
-    "bgp-graceful-restart-time",
-    "bgp-holdtime",
-    "bgp-port",
-    "cluster-asn",
     "disable-source-dest-check",
     "enable-bfd",
-    "enable-cni",
-    "enable-ibgp",
-    "enable-overlay",
-    "enable-pod-egress",
     "enable-pprof",
     "gobgp-admin-address",
     "gobgp-admin-port",
-    "injected-routes-sync-period",
     "iptables-sync-period",
     "loadbalancer-default-class",
     "loadbalancer-sync-period",
     "netpol-default-deny",
-    "nodes-full-mesh",
-    "overlay-encap",
-    "overlay-encap-port",
-    "overlay-type",
-    "override-nexthop",
-    "peer-asn",
-    "peer-router",
-    "peer-router-asns",
-    "peer-router-ips",
-    "peer-router-multihop-ttl",
-    "peer-router-passwords",
-    "peer-router-passwords-file",
-    "peer-router-ports",
-    "router-id",
-    "routes-sync-period",
     "run-firewall",
     "run-loadbalancer",
-    "run-router",
     "runtime-endpoint",
     "use-nftables-for-netpol",
 ];
@@ -62,7 +30,6 @@ const UNBUILT: &[&str] = &[
 pub fn unbuilt(options: &Options) -> Vec<&'static str> {
     let switched_off = |flag: &str| match flag {
         "run-firewall" => !options.controllers.network_policy,
-        "run-router" => !options.controllers.routes,
         "run-loadbalancer" => !options.controllers.load_balancer,
         _ => false,
     };
@@ -74,7 +41,6 @@ pub fn unbuilt_controllers(options: &Options) -> Vec<&'static str> {
     let controllers = options.controllers;
     [
         (controllers.network_policy, "network policy (--run-firewall)"),
-        (controllers.routes, "pod routing (--run-router)"),
         (controllers.load_balancer, "load-balancer addresses (--run-loadbalancer)"),
     ]
     .into_iter()

@@ -46,7 +46,13 @@ fn slice(id: ObjectName, service: &str, lasts: &[u8], triggered: Option<i64>) ->
 
 fn node(name: &str, last: u8) -> Object {
     let internal_ips = vec![[10, 0, 0, last].into()];
-    Object::Node(Node { name: name.into(), internal_ips, external_ips: Vec::new(), pod_cidrs: Vec::new() })
+    Object::Node(Node {
+        name: name.into(),
+        internal_ips,
+        external_ips: Vec::new(),
+        pod_cidrs: Vec::new(),
+        routing: Arc::default(),
+    })
 }
 
 fn pod(id: ObjectName, last: u8) -> Object {

@@ -57,6 +57,7 @@ fn everything() -> Cluster {
         internal_ips: ips(["10.0.0.1", "fd00::1"]),
         external_ips: Vec::new(),
         pod_cidrs: Vec::new(),
+        routing: Default::default(),
     };
     for object in [Object::Node(node), Object::Service(service), Object::EndpointSlice(slice)] {
         cluster.apply(WatchEvent::Applied(object, Vec::new()));

@@ -105,6 +105,7 @@ fn node(shape: u16) -> Object {
         internal_ips: if shape & 2 == 0 { vec![v4] } else { vec![v4, v6] },
         external_ips: Vec::new(),
         pod_cidrs: if shape & 4 == 0 { Vec::new() } else { vec!["10.244.0.0/24".parse().unwrap()] },
+        routing: Default::default(),
     })
 }
 

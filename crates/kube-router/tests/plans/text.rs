@@ -59,6 +59,7 @@ fn line(key: &Key, row: &Row) -> String {
             let kind = match &link.kind {
                 LinkKind::Dummy => "dummy",
                 LinkKind::Bridge => "bridge",
+                LinkKind::Tunnel(tunnel) => &format!("{tunnel:?}"),
                 LinkKind::Other(name) => name,
             };
             format!("link {name} {kind}{}", if link.up { " up" } else { "" })

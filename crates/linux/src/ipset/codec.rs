@@ -86,13 +86,6 @@ fn kind_named(name: &str) -> Option<SetKind> {
     })
 }
 
-fn family_number(family: Family) -> u8 {
-    match family {
-        Family::V4 => 2,
-        Family::V6 => 10,
-    }
-}
-
 fn message(family: u8) -> MessageBuilder {
     let mut message = MessageBuilder::new(&[family, 0, 0, 0]);
     message.put_u8(attr::PROTOCOL, PROTOCOL);
@@ -105,8 +98,8 @@ fn request(command: Command, message: MessageBuilder) -> Result<Request, Error> 
 
 /// Which revisions of a type the kernel has.
 pub(super) fn revisions(kind: SetKind, family: Family) -> Result<Request, Error> {
-    let mut message = message(family_number(family));
-    message.put_str(attr::TYPE, kind_name(kind).0).put_u8(attr::FAMILY, family_number(family));
+    let mut message = message(family.number());
+    message.put_str(attr::TYPE, kind_name(kind).0).put_u8(attr::FAMILY, family.number());
     request(Command::Type, message)
 }
 
@@ -118,7 +111,7 @@ pub(super) fn parse_revisions(payload: &[u8]) -> Option<(u8, u8)> {
 }
 
 pub(super) fn create(name: &str, family: Family, header: &SetHeader, revision: u8) -> Result<Request, Error> {
-    let number = family_number(family);
+    let number = family.number();
     let mut message = message(number);
     message.put_str(attr::NAME, name).put_str(attr::TYPE, kind_name(header.kind).0);
     message.put_u8(attr::REVISION, revision).put_u8(attr::FAMILY, number);

@@ -31,6 +31,8 @@ pub(super) mod link {
     /// Nested in [`INFO`].
     pub(crate) const INFO_KIND: u16 = 1;
     /// Nested in [`INFO`].
+    pub(crate) const INFO_DATA: u16 = 2;
+    /// Nested in [`INFO`].
     pub(crate) const INFO_PORT_KIND: u16 = 4;
     /// Nested in [`INFO`].
     pub(crate) const INFO_PORT_DATA: u16 = 5;
@@ -42,6 +44,40 @@ pub(super) mod link {
     pub(crate) const UP: u32 = 1;
     /// `AF_BRIDGE`
     pub(crate) const FAMILY_BRIDGE: u8 = 7;
+}
+
+/// `IFLA_IPTUN_*`, `TUNNEL_ENCAP_*` (`include/uapi/linux/if_tunnel.h`), `IP6_TNL_F_*` (`ip6_tunnel.h`)
+pub(super) mod tunnel {
+    pub(crate) const LOCAL: u16 = 2;
+    pub(crate) const REMOTE: u16 = 3;
+    pub(crate) const TTL: u16 = 4;
+    pub(crate) const FLAGS: u16 = 8;
+    pub(crate) const PROTOCOL: u16 = 9;
+    pub(crate) const PATH_MTU_DISCOVERY: u16 = 10;
+    pub(crate) const ENCAP_TYPE: u16 = 15;
+    pub(crate) const ENCAP_FLAGS: u16 = 16;
+    pub(crate) const ENCAP_SOURCE_PORT: u16 = 17;
+    pub(crate) const ENCAP_PORT: u16 = 18;
+    /// `TUNNEL_ENCAP_GUE`
+    pub(crate) const GUE: u16 = 2;
+    /// `TUNNEL_ENCAP_FLAG_CSUM6`: UDP over IPv6 without a checksum is dropped at the other end.
+    pub(crate) const CHECKSUM_V6: u16 = 2;
+    /// `IP6_TNL_F_IGN_ENCAP_LIMIT`
+    pub(crate) const NO_ENCAP_LIMIT: u32 = 1;
+}
+
+/// `FOU_CMD_*`, `FOU_ATTR_*` (`include/uapi/linux/fou.h`)
+pub(super) mod fou {
+    pub(crate) const NAME: &str = "fou";
+    pub(crate) const VERSION: u8 = 1;
+    pub(crate) const ADD: u8 = 1;
+    pub(crate) const DELETE: u8 = 2;
+    pub(crate) const GET: u8 = 3;
+    pub(crate) const PORT: u16 = 1;
+    pub(crate) const FAMILY: u16 = 2;
+    pub(crate) const TYPE: u16 = 4;
+    /// `FOU_ENCAP_GUE`
+    pub(crate) const GUE: u8 = 2;
 }
 
 /// `IFA_*`

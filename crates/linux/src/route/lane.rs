@@ -4,6 +4,7 @@ use crate::lane::{Change, Lane, ReadError, Refusal};
 use crate::netlink::Error;
 use crate::row::{Key, Row};
 
+use super::fou::{self, Fou};
 use super::socket::{OwnPorts, Rtnetlink, Undecoded};
 use super::{RouteScope, read, write};
 
@@ -13,13 +14,14 @@ pub struct RouteLane {
     scope: RouteScope,
     ports: OwnPorts,
     kernel: Option<Rtnetlink>,
+    fou: Option<Fou>,
 }
 
 impl RouteLane {
     /// A lane for what `scope` names. Its socket is opened at the first call, and anew after it failed; its port is
     /// added to `ports` before anything is written through it.
     pub fn new(scope: RouteScope, ports: OwnPorts) -> RouteLane {
-        RouteLane { scope, ports, kernel: None }
+        RouteLane { scope, ports, kernel: None, fou: None }
     }
 
     /// Messages of the kernel that were left out when reading, for want of understanding.
@@ -47,24 +49,28 @@ impl Lane for RouteLane {
         let scope = self.scope.clone();
         let kernel =
             self.kernel().map_err(|source| ReadError { table: "routes", source: Box::new(source) })?;
-        let rows = read::rows(kernel, &scope);
-        if rows.is_err() {
-            self.kernel = None;
+        let mut rows = read::rows(kernel, &scope).inspect_err(|_| self.kernel = None)?;
+        if let Some(port) = scope.udp_port {
+            let open = fou::read(&mut self.fou, port);
+            let open = open.map_err(|source| ReadError { table: "FoU ports", source: Box::new(source) })?;
+            rows.extend(open.into_iter().map(|family| (Key::FouPort(family, port), Row::FouPort)));
         }
-        rows
+        Ok(rows)
     }
 
     /// O(changes), plus one request for each link named and one or two for each new IPv6 host address.
     fn apply(&mut self, stage: &[Change]) -> Vec<Result<(), Refusal>> {
+        let mut outcomes = Outcomes(stage.iter().map(|_| Ok(())).collect());
+        // Ports are other rows' ground, so they never share a stage with what needs them.
+        fou::write(&mut self.fou, stage, &mut outcomes);
         let scope = self.scope.clone();
         let kernel = match self.kernel() {
             Ok(kernel) => kernel,
             Err(error) => {
-                let refusal = refusal("opening rtnetlink", &error);
-                return stage.iter().map(|_| Err(refusal.clone())).collect();
+                outcomes.fail_rest(&refusal("opening rtnetlink", &error));
+                return outcomes.0;
             }
         };
-        let mut outcomes = Outcomes(stage.iter().map(|_| Ok(())).collect());
         if let Err(error) = write::stage(kernel, &scope, stage, &mut outcomes) {
             // The socket itself failed: what was not refused before may or may not have been done.
             outcomes.fail_rest(&refusal("talking to rtnetlink", &error));

@@ -5,6 +5,7 @@ use crate::row::{Link, LinkKind, Name};
 
 use super::kernel::{link as number, message};
 use super::socket::Rtnetlink;
+use super::tunnel;
 
 /// A link as the kernel reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +75,9 @@ pub(super) fn create(name: &str, link: &Link) -> Result<Request, Error> {
     }
     request.nest(number::INFO, |info| {
         info.put(number::INFO_KIND, kind_name(&link.kind).as_bytes());
+        if let LinkKind::Tunnel(ends) = &link.kind {
+            info.nest(number::INFO_DATA, |data| tunnel::put(data, ends));
+        }
     });
     Request::new(message::NEW_LINK, flag::CREATE | flag::EXCL, request)
 }
@@ -106,6 +110,7 @@ pub(super) fn kind_name(kind: &LinkKind) -> &str {
     match kind {
         LinkKind::Dummy => "dummy",
         LinkKind::Bridge => "bridge",
+        LinkKind::Tunnel(tunnel) => tunnel::kind_name(tunnel),
         LinkKind::Other(name) => name,
     }
 }
@@ -126,7 +131,12 @@ pub(super) fn parse(payload: &[u8]) -> Result<LinkState, &'static str> {
     let kind = match nested(number::INFO_KIND).and_then(|kind| kind.str()) {
         Some("dummy") => LinkKind::Dummy,
         Some("bridge") => LinkKind::Bridge,
-        other => LinkKind::Other(Name::from(other.unwrap_or_default())),
+        other => {
+            let kind = other.unwrap_or_default();
+            let data = nested(number::INFO_DATA).map(|data| data.nested());
+            let tunnel = data.and_then(|data| tunnel::parse(kind, data));
+            tunnel.map_or_else(|| LinkKind::Other(Name::from(kind)), LinkKind::Tunnel)
+        }
     };
     let bridge_port = nested(number::INFO_PORT_KIND).and_then(|kind| kind.str()) == Some("bridge");
     let mode = || nested(number::INFO_PORT_DATA)?.nested().get(number::BRIDGE_PORT_MODE)?.u8();

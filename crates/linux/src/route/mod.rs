@@ -1,4 +1,4 @@
-//! rtnetlink: links, bridge ports, addresses, routes and policy rules as one lane.
+//! rtnetlink: links, bridge ports, addresses, routes and policy rules as one lane, with the UDP ports of tunnels.
 //!
 //! Decided here: which objects of a namespace could be ours ([`RouteScope`]), and in which order the kinds of a stage
 //! are written. Which rows there should be is decided by plans. How each kind looks as a message stands in
@@ -18,12 +18,14 @@
 mod address;
 mod fib;
 mod filter;
+mod fou;
 mod kernel;
 mod lane;
 mod link;
 mod policy_rule;
 mod read;
 mod socket;
+mod tunnel;
 mod write;
 
 pub mod monitor;
@@ -57,6 +59,8 @@ pub struct RouteScope {
     pub tables_with_priority: Vec<u32>,
     /// Routes of this protocol are ours in any table (17); 0 is none.
     pub protocol: u8,
+    /// The UDP port of encapsulated tunnels, if they are ours to open; other ports are others'.
+    pub udp_port: Option<u16>,
 }
 
 impl RouteScope {

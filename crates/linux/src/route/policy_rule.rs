@@ -21,7 +21,7 @@ pub(super) fn dump(
     of: Family,
     scope: &RouteScope,
 ) -> Result<Vec<PolicyRuleKey>, Error> {
-    let wanted = family_number(of);
+    let wanted = of.number();
     let request = MessageBuilder::new(&[wanted, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     let request = Request::new(message::GET_RULE, 0, request)?;
     kernel.dump(&request, |payload| match payload.first() {
@@ -89,7 +89,7 @@ pub(super) fn parse(payload: &[u8], scope: &RouteScope) -> Result<Option<PolicyR
 fn body(rule: &PolicyRuleKey) -> MessageBuilder {
     let short = u8::try_from(rule.table).unwrap_or(0);
     let length = rule.from.map_or(0, |from| from.prefix_len());
-    let header = [family_number(rule.family), 0, length, 0, short, 0, 0, number::TO_TABLE, 0, 0, 0, 0];
+    let header = [rule.family.number(), 0, length, 0, short, 0, 0, number::TO_TABLE, 0, 0, 0, 0];
     let mut request = MessageBuilder::new(&header);
     request.put_u32(number::TABLE, rule.table);
     if let Some(from) = rule.from {
@@ -102,11 +102,4 @@ fn body(rule: &PolicyRuleKey) -> MessageBuilder {
         request.put_u32(number::PRIORITY, priority);
     }
     request
-}
-
-fn family_number(family: Family) -> u8 {
-    match family {
-        Family::V4 => libc::AF_INET as u8,
-        Family::V6 => libc::AF_INET6 as u8,
-    }
 }

@@ -1,23 +1,28 @@
 //! Node.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::reading::{Reading, dedup};
 use super::{Lenient, Unused};
-use crate::annotations::node as annotation;
-use crate::kube::model::Node;
+use crate::annotations::{RoutingAnnotations, node as annotation};
+use crate::kube::model::{Kind, Node};
 use crate::kube::wire::{self, List, Meta};
 
 pub(super) fn node(wire: wire::Node, meta: Meta, reading: &mut Reading<'_>) -> Result<Node, Unused> {
     let status = reading.take("status", wire.status).unwrap_or_default();
     let (internal_ips, external_ips) = addresses(reading, status.addresses);
+    let object = reading.id().of_kind(Kind::Node);
+    let (routing, objections) = RoutingAnnotations::read(&object, |key| meta.annotation(key));
+    reading.extend(objections);
     Ok(Node {
         name: reading.id().name.clone(),
         internal_ips,
         external_ips,
         pod_cidrs: pod_cidrs(reading, &meta, wire.spec),
+        routing: Arc::new(routing),
     })
 }
 

@@ -1,0 +1,81 @@
+//! What pod routing needs of the node itself, whoever its peers are: the bridge of the pods, the CNI configuration,
+//! kernel settings, and that forwarded traffic of pods is let through.
+
+use std::sync::Arc;
+
+use linux::cni::CniConfig;
+use linux::reconciler::Claim;
+use linux::row::{ChainKey, Family, FilterTable, Key, Link, LinkKind, Name, Position, Row};
+use linux::rule::{Action, Match, Rule};
+
+use super::{egress, overlay};
+use crate::names;
+use crate::node::ThisNode;
+use crate::options::Options;
+
+/// Settings of one family below /proc/sys.
+fn settings(family: Family) -> [(&'static str, &'static str); 2] {
+    match family {
+        Family::V4 => [("net/ipv4/ip_forward", "1"), ("net/bridge/bridge-nf-call-iptables", "1")],
+        Family::V6 => [("net/ipv6/conf/all/forwarding", "1"), ("net/bridge/bridge-nf-call-ip6tables", "1")],
+    }
+}
+
+/// Written before anything IPv6, where IPv6 is asked for.
+const IPV6_ON: (&str, &str) = ("net/ipv6/conf/all/disable_ipv6", "0");
+
+/// Paths of all settings.
+pub fn setting_paths() -> impl Iterator<Item = &'static str> {
+    let of_families = Family::ALL.into_iter().flat_map(settings);
+    of_families.chain([IPV6_ON]).map(|(path, _)| path)
+}
+
+/// The rows. O(families + pod prefixes).
+pub fn claims(node: &ThisNode, options: &Options) -> Vec<Claim> {
+    let mtu = options.routes.auto_mtu.then(|| node.mtu()).flatten();
+    let bridge = Link { kind: LinkKind::Bridge, up: true, mtu };
+    let mut claims = vec![Claim::new(Key::Link(names::link::BRIDGE.into()), Row::Link(Box::new(bridge)))];
+    if options.routes.cni {
+        claims.push(cni(node, mtu));
+    }
+    if options.families.ipv6 {
+        claims.push(sysctl(IPV6_ON));
+    }
+    for family in node.families() {
+        claims.extend(settings(family).map(sysctl));
+        claims.extend(forward(family, node));
+        claims.extend(egress::claims(family, node, options));
+    }
+    claims.extend(overlay::rules(node, options.routes.overlay));
+    claims
+}
+
+fn cni(node: &ThisNode, mtu: Option<u32>) -> Claim {
+    let subnets = node.families().flat_map(|family| node.pod_cidrs(family)).map(|net| net.trunc()).collect();
+    Claim::new(Key::CniConfig, Row::CniConfig(Arc::new(CniConfig { subnets, mtu })))
+}
+
+/// Accepts what comes from and goes to pods, and what leaves by the node's own link, where a policy of the FORWARD chain
+/// would drop it. They stand behind the jump to network policy (upstream's W44).
+fn forward(family: Family, node: &ThisNode) -> Vec<Claim> {
+    let chain = ChainKey { family, table: FilterTable::Filter, name: "FORWARD".into() };
+    let bridge = || Name::from(names::link::BRIDGE);
+    let own = node.best_ip(family).and_then(|ip| node.link_of(ip)).cloned();
+    let rules = [
+        Some((Match::InLink(bridge()), names::comment::PODS_OUTBOUND)),
+        Some((Match::OutLink(bridge()), names::comment::PODS_INBOUND)),
+        own.map(|link| (Match::OutLink(link), names::comment::NODE_PORT_OUTBOUND)),
+    ];
+    let accept = |(condition, comment): (Match, &str)| {
+        let rule = Rule::new([condition], Action::Accept).comment(comment);
+        Claim::new(
+            Key::ForeignRule(chain.clone(), rule),
+            Row::ForeignRule(Position::First(names::rank::PODS)),
+        )
+    };
+    rules.into_iter().flatten().map(accept).collect()
+}
+
+fn sysctl((path, value): (&str, &str)) -> Claim {
+    Claim::new(Key::Sysctl(Name::from(path)), Row::Sysctl(Name::from(value)))
+}

@@ -1,0 +1,153 @@
+//! The network routes as the core knows them: from events to dirty keys, from dirty keys to plans and wishes.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use linux::reconciler::Gate;
+use linux::row::Name;
+
+use super::{NetworkRoutes, Subject, base, scope, seen, speaker};
+use crate::core::{Controller, Effect, Found, InKernel, Inputs, Needs, News, Planned};
+use crate::kube::model::{Kind, Node, ObjectName};
+use crate::node::Facts;
+use crate::objection::Objection;
+use crate::options::{Options, set_passwords_from_file};
+use crate::store::Dirty;
+
+/// How long routes of a predecessor are kept for peers to confirm, where graceful restart does not say.
+const SETTLE: Duration = Duration::from_secs(60);
+/// How long they have to tell what they know once every node's is up: they do so at once.
+const HEARD: Duration = Duration::from_secs(2);
+
+impl Controller for NetworkRoutes {
+    fn name(&self) -> &'static str {
+        "pod routing"
+    }
+
+    fn needs(&self, _node: &Name, options: &Options) -> Needs {
+        scope::needs(options)
+    }
+
+    fn begin(&mut self, inputs: Inputs<'_>) {
+        self.own_node_changed(inputs);
+        let services: Vec<ObjectName> = inputs.store.services().map(|service| service.id.clone()).collect();
+        services.iter().for_each(|id| self.service_changed(id, inputs));
+    }
+
+    fn store_changed(&mut self, dirty: &Dirty, inputs: Inputs<'_>) {
+        if dirty.own_node {
+            self.own_node_changed(inputs);
+        } else {
+            dirty.nodes.iter().for_each(|name| self.node_changed(name, inputs));
+        }
+        dirty.services.iter().for_each(|id| self.service_changed(id, inputs));
+    }
+
+    fn facts_changed(&mut self, before: &Facts, inputs: Inputs<'_>) {
+        if seen(before) != seen(&inputs.node.facts) {
+            self.dirty_base = true;
+            self.learned.all_dirty();
+        }
+    }
+
+    fn hear(&mut self, news: News, _inputs: Inputs<'_>) -> Option<News> {
+        match news {
+            News::Selected(paths) => {
+                paths.into_iter().for_each(|(prefix, hop)| self.learned.set(prefix, hop))
+            }
+            News::Peer(peer, true) => drop(self.up.insert(peer)),
+            News::Peer(peer, false) => drop(self.up.remove(&peer)),
+            News::SelectionBegan(family) => drop(self.selecting.insert(family)),
+            News::Passwords(text) => {
+                self.dirty_speaker |= self.passwords.as_ref() != Some(&text);
+                self.passwords = Some(text);
+            }
+            other => return Some(other),
+        }
+        None
+    }
+
+    fn plan(&mut self, inputs: Inputs<'_>, now: Instant, _in_kernel: InKernel<'_>) -> Vec<Planned> {
+        self.settle(inputs, now);
+        let mut planned: Vec<Planned> = Vec::new();
+        if std::mem::take(&mut self.dirty_base) {
+            planned.push((Subject::PodRouting.into(), base::claims(inputs.node, inputs.options)));
+        }
+        for name in std::mem::take(&mut self.dirty_nodes) {
+            let claims = self.plan_node(&name, inputs);
+            planned.push((Subject::Node(name).into(), claims));
+        }
+        for prefix in self.learned.take_dirty() {
+            planned.push((Subject::Learned(prefix).into(), self.plan_learned(&prefix, inputs)));
+        }
+        self.tell_speaker(inputs);
+        planned
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let due = self.settled_at.into_iter().chain(self.heard_at).min();
+        due.filter(|_| self.selects() && !self.converged)
+    }
+
+    fn gates(&self) -> Vec<Gate> {
+        scope::gates(self.converged)
+    }
+
+    /// Of several findings about one object the last is what is wrong with it now.
+    fn take_found(&mut self) -> Vec<Found> {
+        let last: BTreeMap<_, _> = std::mem::take(&mut self.found).into_iter().collect();
+        last.into_iter().collect()
+    }
+
+    fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+}
+
+impl NetworkRoutes {
+    fn selects(&self) -> bool {
+        bgp::Family::ALL.iter().all(|family| self.selecting.contains(family))
+    }
+
+    /// Whether routes nobody advertises may go from now on: it never becomes untrue again. O(nodes) until then.
+    fn settle(&mut self, inputs: Inputs<'_>, now: Instant) {
+        if self.converged {
+            return;
+        }
+        let settled = *self.settled_at.get_or_insert(now + SETTLE);
+        let all_up = self.mesh.keys().all(|peer| self.up.contains(peer));
+        self.heard_at = if all_up { self.heard_at.or(Some(now + HEARD)) } else { None };
+        let heard = self.heard_at.is_some_and(|at| now >= at);
+        let restarts_gracefully = inputs.options.bgp.graceful_restart.is_some();
+        self.converged = self.selects() && (heard || now >= settled || restarts_gracefully);
+    }
+
+    fn tell_speaker(&mut self, inputs: Inputs<'_>) {
+        let Some(own) = &inputs.node.object else { return };
+        if std::mem::take(&mut self.dirty_speaker) {
+            let mut flags = inputs.options.bgp.peers.clone();
+            let mut objections = Vec::new();
+            let read = self.passwords.as_ref().map(|text| set_passwords_from_file(&mut flags, text.reveal()));
+            objections.extend(read.and_then(Result::err).map(|reason| unreadable_passwords(own, reason)));
+            let (ask, found) = speaker::configure(own, &self.mesh, &flags, inputs.options);
+            objections.extend(found);
+            let object = ObjectName::cluster_wide(own.name.clone()).of_kind(Kind::Node);
+            self.found.push((object, objections));
+            self.effects.extend(ask.map(Effect::Speaker));
+        }
+        let changes = self.told.take_changes(inputs.node);
+        if !changes.is_empty() {
+            self.effects.push(Effect::Speaker(speaker::Ask::Paths(changes)));
+        }
+    }
+}
+
+fn unreadable_passwords(own: &Node, reason: String) -> Objection {
+    Objection {
+        object: ObjectName::cluster_wide(own.name.clone()).of_kind(Kind::Node),
+        field: "--peer-router-passwords-file".to_owned(),
+        value: "(not shown)".to_owned(),
+        reason,
+        remedy: "correct the file; passwords stay as the flags give them until then".to_owned(),
+    }
+}

@@ -1,0 +1,194 @@
+//! The network routes controller: pods reach pods on other nodes, and the world reaches services.
+//!
+//! Decided here: which plans and which wishes to the BGP speaker an event makes necessary. The plans themselves are in
+//! the modules below, each for one subject: the node, another node, one learned prefix. No I/O anywhere below this
+//! module; the speaker is asked by effects and heard as news.
+//!
+//! ```text
+//! Nodes ────────► peers, rules ─► speaker ─► best paths ─► overlay ─► routes, tunnels
+//! own Node ─────► base: bridge, CNI file, settings, FORWARD    egress: sets of pod networks and nodes
+//! Services, endpoints ─► service paths ─► speaker
+//! ```
+
+pub mod base;
+mod controller;
+pub mod egress;
+pub mod identity;
+pub mod learned;
+pub mod overlay;
+pub mod peers;
+pub mod rules;
+mod scope;
+pub mod service_paths;
+pub mod speaker;
+pub mod told;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use ipnet::IpNet;
+use linux::reconciler::Claim;
+use linux::row::Name;
+use ring::digest::{SHA256, digest};
+
+use self::learned::LearnedPaths;
+use self::peers::{Own, Peer};
+use self::told::Told;
+use crate::core::{Effect, Found, Inputs};
+use crate::kube::model::{Kind, Node, ObjectName};
+use crate::names;
+use crate::node::Facts;
+use crate::secret::Secret;
+
+/// The subject of a plan of this controller.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// What pod routing needs whoever the peers are.
+    PodRouting,
+    /// A node, ours or another: what of it is inside of the cluster.
+    Node(Name),
+    /// A prefix another speaker advertised.
+    Learned(IpNet),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::PodRouting => f.write_str("pod routing"),
+            Subject::Node(name) => write!(f, "Node {name}"),
+            Subject::Learned(prefix) => write!(f, "path to {prefix}"),
+        }
+    }
+}
+
+/// The controller's own state: indexes over the store and the speaker's paths, and what is due.
+#[derive(Debug, Default)]
+pub struct NetworkRoutes {
+    learned: LearnedPaths,
+    /// Sessions with other nodes, by address; and whose they are.
+    mesh: BTreeMap<IpAddr, Peer>,
+    mesh_of: BTreeMap<Name, IpAddr>,
+    told: Told,
+    /// Passwords of external peers as their file says now.
+    passwords: Option<Secret>,
+    /// Families in which the speaker selects paths: it knows what peers advertise, or has waited long enough.
+    selecting: BTreeSet<bgp::Family>,
+    /// Peers that are up.
+    up: BTreeSet<IpAddr>,
+    /// When peers have had their time to come up after our start.
+    settled_at: Option<Instant>,
+    /// When they have had their time to tell what they know, all of them being up.
+    heard_at: Option<Instant>,
+    /// Routes nobody advertises may go.
+    converged: bool,
+    dirty_base: bool,
+    dirty_speaker: bool,
+    dirty_nodes: BTreeSet<Name>,
+    effects: Vec<Effect>,
+    found: Vec<Found>,
+}
+
+impl NetworkRoutes {
+    /// A node came, went or changed. O(prefixes learned from it).
+    fn node_changed(&mut self, name: &Name, inputs: Inputs<'_>) {
+        let node = inputs.store.node(name);
+        self.learned.set_node(name, node.into_iter().flat_map(addresses));
+        self.dirty_nodes.insert(name.clone());
+        self.mesh_with(name, node, inputs);
+    }
+
+    /// Replaces the session with a node, if there is or was one.
+    fn mesh_with(&mut self, name: &Name, node: Option<&Node>, inputs: Inputs<'_>) {
+        let mut objections = Vec::new();
+        let own = inputs.node.object.as_ref().filter(|own| own.name != *name);
+        let session = own.zip(node).and_then(|(own, other)| {
+            let asn = identity::asn(own, &inputs.options.bgp).ok()?;
+            peers::of_node(other, Own { node: own, asn }, inputs.options).unwrap_or_else(|objection| {
+                objections.push(*objection);
+                None
+            })
+        });
+        let before = self.mesh_of.remove(name);
+        let old = before.and_then(|address| self.mesh.remove(&address));
+        self.dirty_speaker |= old.as_ref() != session.as_ref().map(|(_, peer)| peer)
+            || before != session.as_ref().map(|(address, _)| *address);
+        if let Some((address, peer)) = session {
+            self.mesh.insert(address, peer);
+            self.mesh_of.insert(name.clone(), address);
+        }
+        if own.is_some() {
+            let object = ObjectName::cluster_wide(name.clone()).of_kind(Kind::Node);
+            self.found.push((object, objections));
+        }
+    }
+
+    /// This node's object or addresses changed: every session and every route may look different. O(nodes + prefixes).
+    fn own_node_changed(&mut self, inputs: Inputs<'_>) {
+        self.dirty_base = true;
+        self.dirty_speaker = true;
+        self.learned.all_dirty();
+        let names: BTreeSet<Name> =
+            inputs.store.nodes().map(|node| node.name.clone()).chain(self.mesh_of.keys().cloned()).collect();
+        for name in &names {
+            self.node_changed(name, inputs);
+        }
+        self.told.pod_networks(inputs.node);
+    }
+
+    /// A Service or its endpoints changed. O(its addresses + endpoints).
+    fn service_changed(&mut self, id: &ObjectName, inputs: Inputs<'_>) {
+        let Inputs { store, node, options } = inputs;
+        let addresses = store.service(id).map(|service| {
+            let endpoints = store.endpoints(id).map(|(_, endpoint)| endpoint);
+            service_paths::advertised(service, endpoints, &node.name, options)
+        });
+        self.told.service(id, addresses.unwrap_or_default());
+    }
+
+    fn plan_node(&self, name: &Name, inputs: Inputs<'_>) -> Vec<Claim> {
+        let node = inputs.store.node(name);
+        node.map(|node| egress::members(node, inputs.node)).unwrap_or_default()
+    }
+
+    fn plan_learned(&self, prefix: &IpNet, inputs: Inputs<'_>) -> Vec<Claim> {
+        let learned = self.learned.get(prefix);
+        learned
+            .map(|learned| overlay::claims(&learned, inputs.node, &inputs.options.routes))
+            .unwrap_or_default()
+    }
+}
+
+fn addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
+    node.internal_ips.iter().chain(&node.external_ips).copied()
+}
+
+/// The name of a tunnel to `remote` that is not there yet. Upstream's form with another hash: upstream leaves dots and
+/// colons out before it hashes, so that two next hops may share a tunnel (W8).
+pub fn tunnel_name(remote: IpAddr) -> Name {
+    let hash = match remote {
+        IpAddr::V4(ip) => digest(&SHA256, &ip.octets()),
+        IpAddr::V6(ip) => digest(&SHA256, &ip.octets()),
+    };
+    let digits: String = hash.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    Name::from(format!("{}{}", names::link::TUNNEL_PREFIX, digits.get(..11).unwrap_or(&digits)))
+}
+
+/// What of this node's links plans of this controller look at.
+fn seen(facts: &Facts) -> impl PartialEq + use<'_> {
+    (&facts.addresses, &facts.mtu, &facts.tunnels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunnel_names_tell_next_hops_apart() {
+        let remotes = ["10.1.1.11", "10.1.11.1", "10.11.1.1", "::1.2.3.4", "1.2.3.4", "2001:db8::1"];
+        let names: BTreeSet<Name> = remotes.map(|ip| tunnel_name(ip.parse().unwrap())).into();
+        assert_eq!(names.len(), remotes.len());
+        assert!(names.iter().all(|name| name.len() == 15 && name.starts_with("tun-")));
+    }
+}

@@ -1,0 +1,90 @@
+//! Nodes of one subnet: routes go straight to the other node.
+
+use std::time::{Duration, Instant};
+
+use lab::api_server::Resource;
+use serde_json::json;
+
+use crate::setup::{PATIENCE, everyone_reaches_everyone, ip, knows, learned, routed};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_reach_pods_on_every_node() {
+    let mut cluster = routed(3, 1, &[]).await;
+    everyone_reaches_everyone("in the beginning", &cluster, &[1, 2, 3]).await;
+    knows(&cluster, 1, &[2, 3]).await;
+
+    // Straight, and by nobody else's tables: no tunnel where a subnet is shared.
+    assert!(ip(&cluster, 1, "link show type ipip").is_empty());
+    let bridge = cluster.on_node(1, "ip -d link show kube-bridge").unwrap();
+    assert!(bridge.contains("mtu 1500"), "{bridge}");
+
+    comes_back_at_once(&cluster).await;
+    pods_leave_as_themselves_and_as_their_node(&cluster);
+
+    // One that is stopped says good-bye.
+    assert_eq!(cluster.take_agent(3).unwrap().stop(PATIENCE), Some(0));
+    knows(&cluster, 1, &[2]).await;
+    cluster.start_agent(3).unwrap();
+    knows(&cluster, 1, &[2, 3]).await;
+
+    // A killed agent leaves its routes, and its successor takes them over.
+    cluster.take_agent(1).unwrap().kill();
+    assert_eq!(learned(&cluster, 1).len(), 4, "what is in the kernel stays");
+    cluster.start_agent(1).unwrap();
+    cluster.agents_ready(PATIENCE).await.unwrap();
+    everyone_reaches_everyone("with a new agent", &cluster, &[1, 2, 3]).await;
+    knows(&cluster, 1, &[2, 3]).await;
+
+    // A node that is gone is no peer.
+    cluster.api().delete(Resource::Nodes, None, "node-3", None).unwrap();
+    knows(&cluster, 1, &[2]).await;
+}
+
+/// Others take a route, a rule away: both are back within what a person notices.
+async fn comes_back_at_once(cluster: &lab::cluster::Cluster) {
+    let range = cluster.node(2).unwrap().pod_ranges()[0].to_string();
+    cluster.on_node(1, &format!("ip route del {range}")).unwrap();
+    let taken = Instant::now();
+    knows(cluster, 1, &[2, 3]).await;
+    assert!(taken.elapsed() < Duration::from_secs(5), "{:?}", taken.elapsed());
+    everyone_reaches_everyone("with the route put back", cluster, &[1, 2, 3]).await;
+}
+
+/// The sets of inside addresses have every node's, and the rule that looks into them is there.
+fn pods_leave_as_themselves_and_as_their_node(cluster: &lab::cluster::Cluster) {
+    for (set, count) in
+        [("kube-router-pod-subnets", 3), ("inet6:kube-router-pod-subnets", 3), ("kube-router-node-ips", 3)]
+    {
+        let text = cluster.on_node(1, &format!("ipset list {set}")).unwrap();
+        assert!(text.contains(&format!("Number of entries: {count}")), "{text}");
+    }
+    for tool in ["iptables", "ip6tables"] {
+        let nat = cluster.on_node(1, &format!("{tool} -t nat -S POSTROUTING")).unwrap();
+        assert!(nat.contains("kube-router-pod-subnets src") && nat.contains("MASQUERADE"), "{nat}");
+        let forward = cluster.on_node(1, &format!("{tool} -S FORWARD")).unwrap();
+        assert!(forward.contains("-i kube-bridge") && forward.contains("-o kube-bridge"), "{forward}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_comes_is_reached_and_one_that_changes_its_range_too() {
+    let cluster = routed(2, 1, &[]).await;
+    everyone_reaches_everyone("in the beginning", &cluster, &[1, 2]).await;
+    // The operator gives node 2 another range by annotation: its peers learn it live.
+    let patch =
+        json!({ "metadata": { "annotations": { "kube-router.io/pod-cidrs": "10.99.2.0/24,fd99:2::/64" } } });
+    cluster
+        .kubectl(["annotate", "node", "node-2", "kube-router.io/pod-cidrs=10.99.2.0/24,fd99:2::/64"])
+        .unwrap();
+    let look = || async {
+        let there = learned(&cluster, 1);
+        if there == ["10.99.2.0/24", "fd99:2::/64"] {
+            Ok(())
+        } else {
+            Err(format!("{there:?} after {patch}"))
+        }
+    };
+    lab::cluster::eventually(PATIENCE, look).await.unwrap_or_else(|error| panic!("{error}"));
+    let cni = cluster.on_node(2, "cat /etc/cni/net.d/10-kuberouter.conflist").unwrap();
+    assert!(cni.contains("10.99.2.0/24") && cni.contains("\"mtu\":1500"), "{cni}");
+}
