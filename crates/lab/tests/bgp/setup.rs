@@ -37,7 +37,7 @@ pub(crate) fn each(all: &[Software], work: impl Fn(Software) + Sync) {
         let running: Vec<_> = all.iter().map(start).collect();
         let failed =
             |(one, thread): (Software, std::thread::ScopedJoinHandle<'_, std::thread::Result<()>>)| {
-                thread.join().map_or(true, |ended| ended.is_err()).then(|| one.to_string())
+                (!matches!(thread.join(), Ok(Ok(())))).then(|| one.to_string())
             };
         running.into_iter().filter_map(failed).collect()
     });
