@@ -17,4 +17,9 @@ pub mod node;
 pub mod policy;
 pub mod probe;
 pub mod process;
+#[allow(
+    clippy::indexing_slicing,
+    reason = "indexing JSON by name reads null or inserts; it panics on no object here"
+)]
+pub mod router;
 pub mod vm;

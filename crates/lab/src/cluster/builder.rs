@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::agent::Command;
 use super::{Cluster, Error};
-use crate::api_server::{ApiServer, Config};
+use crate::api_server::{ApiServer, Config, Handle};
 use crate::control_plane;
 use crate::kubelet::{self, Kubelet};
 use crate::node::{Fabric, Families, Node, Outside, route_pods};
@@ -110,11 +110,7 @@ impl Builder {
         let api = self.api_server(&fabric).await?;
         let mut nodes = Vec::new();
         for index in 1..=self.nodes {
-            let segment = (index - 1) % fabric.segments();
-            let mut node = Node::new(&fabric, segment, index)?;
-            node.set_pod_ranges(kubelet::register(&api.handle(), &node)?);
-            node.configure_cni(self.hairpin)?;
-            nodes.push(Arc::new(node));
+            nodes.push(self.node(&fabric, &api.handle(), index)?);
         }
         if self.route_pods {
             route_pods(&fabric, &nodes.iter().map(AsRef::as_ref).collect::<Vec<_>>())?;
@@ -122,13 +118,38 @@ impl Builder {
         let outside = Outside::new(&fabric, 0, 1)?;
         let kubelets = nodes.iter().map(|node| Kubelet::start(Arc::clone(node), api.handle())).collect();
         let commands = nodes.iter().map(|node| self.command(&fabric, node)).collect::<Result<_, _>>()?;
-        let mut cluster = Cluster::new(api, fabric, nodes, kubelets, outside, commands)?;
-        if self.agents {
-            for index in 1..=self.nodes.into() {
+        let (count, agents) = (usize::from(self.nodes), self.agents);
+        let mut cluster = Cluster::new(api, fabric, nodes, kubelets, outside, commands, self)?;
+        if agents {
+            for index in 1..=count {
                 cluster.start_agent(index)?;
             }
         }
         Ok(cluster)
+    }
+
+    /// The `index`th node (from 1) with its object and its CNI file.
+    fn node(&self, fabric: &Arc<Fabric>, api: &Handle, index: u8) -> Result<Arc<Node>, Error> {
+        let segment = index.saturating_sub(1) % fabric.segments();
+        let mut node = Node::new(fabric, segment, index)?;
+        node.set_pod_ranges(kubelet::register(api, &node)?);
+        node.configure_cni(self.hairpin)?;
+        Ok(Arc::new(node))
+    }
+
+    /// One more node for a running cluster, with its kubelet and, where the others have one, its agent.
+    pub(super) fn grow(&self, cluster: &mut Cluster) -> Result<usize, Error> {
+        let index = cluster.nodes.len() + 1;
+        let number = u8::try_from(index).map_err(|_| Error::NoNode(index))?;
+        let node = self.node(&cluster.fabric, &cluster.api.handle(), number)?;
+        cluster.commands.push(self.command(&cluster.fabric, &node)?);
+        cluster.kubelets.push(Kubelet::start(Arc::clone(&node), cluster.api.handle()));
+        cluster.nodes.push(node);
+        cluster.agents.push(None);
+        if self.agents {
+            cluster.start_agent(index)?;
+        }
+        Ok(index)
     }
 
     async fn api_server(&self, fabric: &Fabric) -> Result<ApiServer, Error> {

@@ -84,6 +84,7 @@ pub struct Cluster {
     nodes: Vec<Arc<Node>>,
     fabric: Arc<Fabric>,
     kubeconfig: PathBuf,
+    plan: Builder,
 }
 
 impl Cluster {
@@ -99,6 +100,7 @@ impl Cluster {
         kubelets: Vec<Kubelet>,
         outside: Outside,
         commands: Vec<agent::Command>,
+        plan: Builder,
     ) -> Result<Self, Error> {
         let kubeconfig = fabric.folder().join("kubeconfig");
         let local = api.addresses().into_iter().find(|address| address.ip().is_loopback());
@@ -106,7 +108,7 @@ impl Cluster {
         std::fs::write(&kubeconfig, text)
             .map_err(|source| Error::Log { path: kubeconfig.clone(), source })?;
         let agents = nodes.iter().map(|_| None).collect();
-        Ok(Self { agents, commands, kubelets, api, outside, nodes, fabric, kubeconfig })
+        Ok(Self { agents, commands, kubelets, api, outside, nodes, fabric, kubeconfig, plan })
     }
 
     /// The in-process client of the API server.
@@ -179,6 +181,11 @@ impl Cluster {
             Some(process::run(command(program).args(arguments)))
         };
         Ok(self.node(index)?.namespace().run(work)?.transpose()?.unwrap_or_default())
+    }
+
+    /// Adds a node made like the others and returns its number. The lab routes no pods for it. Needs the runtime.
+    pub fn add_node(&mut self) -> Result<usize, Error> {
+        self.plan.clone().grow(self)
     }
 
     /// Starts the agent of node number `index` (from 1), after killing the one that runs.

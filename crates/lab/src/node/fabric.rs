@@ -118,7 +118,7 @@ impl Fabric {
     }
 
     /// Makes `namespace` findable by hand: `nsenter --net=/run/kube-router-lab/…/NAME/ns/net`.
-    pub(super) fn publish(&self, namespace: &Namespace) -> Result<(), Error> {
+    pub(crate) fn publish(&self, namespace: &Namespace) -> Result<(), Error> {
         let path = self.folder.path.join(namespace.name());
         let _ = std::fs::remove_file(&path);
         std::os::unix::fs::symlink(namespace.proc_path(), &path)
@@ -126,7 +126,7 @@ impl Fabric {
     }
 
     /// Takes the name back, unless a successor has it.
-    pub(super) fn withdraw(&self, namespace: &Namespace) {
+    pub(crate) fn withdraw(&self, namespace: &Namespace) {
         let path = self.folder.path.join(namespace.name());
         if std::fs::read_link(&path).is_ok_and(|target| target == namespace.proc_path()) {
             let _ = std::fs::remove_file(path);
@@ -135,7 +135,7 @@ impl Fabric {
 
     /// Plugs `namespace` into `segment` as `eth0` with these addresses and default routes through the router. Returns
     /// the name of the port on this side.
-    pub(super) fn plug(
+    pub(crate) fn plug(
         &self,
         namespace: &Namespace,
         segment: u8,
@@ -158,13 +158,13 @@ impl Fabric {
     }
 
     /// Takes a port away, and the link on the other side with it.
-    pub(super) fn unplug(&self, port: &str) {
+    pub(crate) fn unplug(&self, port: &str) {
         let _ = self.namespace.ip(&format!("link del {port}\n"));
     }
 }
 
 /// A router's sysctls. Duplicate address detection would make every address wait a second for nothing.
-pub(super) const FORWARDING: &[(&str, &str)] = &[
+pub(crate) const FORWARDING: &[(&str, &str)] = &[
     ("net/ipv4/ip_forward", "1"),
     ("net/ipv6/conf/all/forwarding", "1"),
     ("net/ipv6/conf/all/accept_dad", "0"),

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ipnet::IpNet;
 
 pub use cni::{CONFLIST, conflist};
+pub(crate) use fabric::FORWARDING;
 pub use fabric::{Fabric, RUN_FOLDER, sweep};
 pub use namespace::Namespace;
 pub use plan::{Families, addresses};
@@ -75,7 +76,7 @@ impl Node {
         let families = fabric.families();
         let name = format!("node-{index}");
         let namespace = Namespace::machine(&name)?;
-        namespace.sysctls(fabric::FORWARDING)?;
+        namespace.sysctls(FORWARDING)?;
         // Where the module is loaded; bridged pod traffic then passes the rules, as on a real node.
         let bridged =
             [("-net/bridge/bridge-nf-call-iptables", "1"), ("-net/bridge/bridge-nf-call-ip6tables", "1")];
@@ -97,6 +98,11 @@ impl Node {
     /// Its addresses, IPv4 first.
     pub fn addresses(&self) -> Vec<IpAddr> {
         addresses(&self.addresses)
+    }
+
+    /// The same with the prefix lengths of its segment.
+    pub fn networks(&self) -> &[IpNet] {
+        &self.addresses
     }
 
     /// Ranges its pods get addresses from, IPv4 first.

@@ -50,6 +50,11 @@ impl Families {
         self.host(segment, 200u8.saturating_add(index))
     }
 
+    /// Addresses of the `index`th BGP router (from 1): `172.31.SEGMENT.100+index`.
+    pub fn router(self, segment: u8, index: u8) -> Vec<IpNet> {
+        self.host(segment, 100u8.saturating_add(index))
+    }
+
     fn host(self, segment: u8, host: u8) -> Vec<IpNet> {
         self.pick(
             net4(Ipv4Addr::new(172, 31, segment, host), 24),
