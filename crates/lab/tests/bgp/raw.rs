@@ -52,7 +52,6 @@ impl Raw {
     }
 
     /// Sends bytes as they are; a router that has closed the connection does not hear them.
-
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
