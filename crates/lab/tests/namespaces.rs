@@ -96,7 +96,7 @@ async fn pods_of_an_ipv6_cluster_reach_each_other() {
 async fn failures_are_told_apart() {
     let lab = lab(Families::V4, 1);
     let node = lab.nodes[0].addresses()[0];
-    let outside = Probe::new("outside", lab.outside.namespace()).patience(Duration::from_millis(800));
+    let outside = Probe::new("outside", lab.outside.namespace()).patience(Duration::from_secs(4));
     let ask = |address: &str, protocol| {
         let to: SocketAddr = address.parse().expect("address");
         let outside = outside.clone();
