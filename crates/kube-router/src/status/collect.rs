@@ -11,7 +11,8 @@ use crate::store::Store;
 
 /// Adds tables and refused rows.
 pub fn rows(reconciler: &Reconciler<Owner>, status: &mut Status) {
-    status.settled = reconciler.is_settled();
+    // Not the reconciler's word: an audit in progress leaves nothing unprogrammed.
+    status.settled = reconciler.counts().all(|(_, count)| count.desired <= count.actual + count.refused);
     let used = |count: &linux::reconciler::TableCount| count.desired + count.actual + count.refused > 0;
     let counts = reconciler.counts().filter(|(_, count)| used(count));
     status.tables = counts
