@@ -3,6 +3,8 @@
 //! Decided here: sequence numbers, acknowledgements, batching, retry of interrupted dumps. Not here: what messages
 //! mean, and what to do about an error.
 
+mod transaction;
+
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -133,6 +135,8 @@ pub struct Socket {
     buffer: Vec<u8>,
     port: u32,
     requests: Arc<Requests>,
+    /// Bytes the kernel takes in one datagram of ours.
+    room: usize,
 }
 
 impl Socket {
@@ -173,6 +177,7 @@ impl Socket {
             buffer: vec![0; 256 * 1024],
             port: address.nl_pid,
             requests: Arc::default(),
+            room: BUFFER as usize,
         })
     }
 

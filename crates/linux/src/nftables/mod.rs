@@ -1,0 +1,125 @@
+//! nftables, spoken natively: the second firewall backend.
+//!
+//! Sets, rules and verdict maps in one table of ours for each family, over nf_tables netlink; no program is started.
+//! [`SetsLane`] and [`RulesLane`] take the rows that ipset and iptables take in the other backend, so no plan asks which
+//! one is there, and verdict maps besides. A stage is one transaction: packets see all of it or nothing. Other tables
+//! are looked at only to say who else drops packets ([`obstacles`]).
+//!
+//! Sources: `include/uapi/linux/netfilter/nf_tables.h`, `net/netfilter/nf_tables_api.c`, libnftnl.
+
+mod cover;
+mod expression;
+mod kernel;
+mod names;
+pub mod obstacles;
+mod parse;
+mod render;
+mod rules;
+mod sets;
+mod shape;
+mod transaction;
+mod userdata;
+mod wire;
+
+use crate::netlink::{Error, Socket};
+use crate::row::{ChainKey, Family, Name};
+use crate::rule::Rule;
+
+pub use names::Names;
+pub use rules::RulesLane;
+pub use sets::SetsLane;
+use transaction::{Outcomes, Transaction};
+
+/// Whether nftables can say a rule of a chain, and would read it back as it is.
+///
+/// # Errors
+/// Says what it cannot, or what it would read back.
+pub fn check(rule: &Rule, chain: &ChainKey, service_ports: &Name) -> Result<(), String> {
+    let (family, table) = (chain.family, chain.table);
+    let context = render::Context { family, table, service_ports: service_ports.clone() };
+    rules::written(rule, &context).map(drop)
+}
+
+/// Whether a table of ours is there, of either family.
+///
+/// # Errors
+/// When nf_tables cannot be asked; a kernel without it has no table.
+pub fn is_in_use(names: &Names) -> Result<bool, Error> {
+    let mut link = Link::default();
+    for family in Family::ALL {
+        match kernel::has_table(link.open()?, family, names.table(family)) {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            // Neither nf_tables nor, so, a table.
+            Err(error) if matches!(error.errno(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+/// Removes our tables with everything in them, in one transaction for each family.
+///
+/// # Errors
+/// The first failure; a table that is not there is none.
+pub fn remove(names: &Names) -> Result<(), Error> {
+    let mut link = Link::default();
+    for family in Family::ALL {
+        let table = names.table(family);
+        if !kernel::has_table(link.open()?, family, table).unwrap_or(false) {
+            continue;
+        }
+        let requests = [kernel::delete_table(family, table)?];
+        if let Some((_, error)) = link.open()?.transaction(wire::SUBSYSTEM, None, &requests)?.pop() {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// The socket, opened at first use.
+#[derive(Debug, Default)]
+struct Link {
+    socket: Option<Socket>,
+}
+
+impl Link {
+    fn open(&mut self) -> Result<&mut Socket, Error> {
+        match self.socket {
+            Some(ref mut socket) => Ok(socket),
+            None => Ok(self.socket.insert(Socket::open(libc::NETLINK_NETFILTER)?)),
+        }
+    }
+
+    fn commit(&mut self, transaction: Transaction, outcomes: &mut Outcomes) {
+        if transaction.is_empty() {
+            return;
+        }
+        match self.open() {
+            Ok(socket) => transaction.commit(socket, outcomes),
+            Err(error) => {
+                for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
+                    *outcome = Some(Err(transaction::refusal("opening netfilter netlink", &error)));
+                }
+            }
+        }
+    }
+}
+
+/// Removes a table in which nothing is left; if somebody changes anything meanwhile, it stays. O(chains of the family).
+fn sweep(link: &mut Link, family: Family, table: &str) {
+    let removed = || -> Result<(), Error> {
+        let socket = link.open()?;
+        let Some(generation) = kernel::current_generation(socket)? else { return Ok(()) };
+        let empty = kernel::chains(socket, family, table)?.is_empty()
+            && kernel::sets(socket, family, table)?.is_empty();
+        if empty {
+            let requests = [kernel::delete_table(family, table)?];
+            socket.transaction(wire::SUBSYSTEM, Some(generation), &requests)?;
+        }
+        Ok(())
+    };
+    // An empty table does nothing; the next sweep, or `--cleanup-config`, takes it.
+    let mut removed = removed;
+    drop(removed());
+}
