@@ -200,6 +200,17 @@ impl ServiceAnnotations {
     }
 }
 
+/// What is wrong with the value of an annotation.
+fn unusable(object: &ObjectRef, key: &str, value: &str, reason: &str, remedy: &str) -> Objection {
+    Objection {
+        object: object.clone(),
+        field: format!("metadata.annotations[{key}]"),
+        value: value.to_owned(),
+        reason: reason.to_owned(),
+        remedy: remedy.to_owned(),
+    }
+}
+
 struct Reader<'o, G> {
     object: &'o ObjectRef,
     get: G,
@@ -208,13 +219,7 @@ struct Reader<'o, G> {
 
 impl<'a, G: Fn(&str) -> Option<&'a str>> Reader<'_, G> {
     fn object_to(&mut self, key: &str, value: &str, reason: &str, remedy: &str) {
-        self.objections.push(Objection {
-            object: self.object.clone(),
-            field: format!("metadata.annotations[{key}]"),
-            value: value.to_owned(),
-            reason: reason.to_owned(),
-            remedy: remedy.to_owned(),
-        });
+        self.objections.push(unusable(self.object, key, value, reason, remedy));
     }
 
     fn scheduler(&mut self) -> Scheduler {

@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use bgp::{Asn, Community};
 use ipnet::IpNet;
 
-use super::node;
 use super::peers::{NodePeer, read_peers};
+use super::{node, unusable};
 use crate::objection::{ObjectRef, Objection};
 
 /// A node's part in route reflection (RFC 4456), with the cluster ID given.
@@ -81,13 +81,7 @@ impl<'a> Reader<'_, 'a> {
     }
 
     pub(super) fn object_to(&mut self, key: &str, value: &str, reason: &str, remedy: &str) {
-        self.objections.push(Objection {
-            object: self.object.clone(),
-            field: format!("metadata.annotations[{key}]"),
-            value: value.to_owned(),
-            reason: reason.to_owned(),
-            remedy: remedy.to_owned(),
-        });
+        self.objections.push(unusable(self.object, key, value, reason, remedy));
     }
 
     fn parsed<T>(&mut self, key: &str, otherwise: &str) -> Option<T>
