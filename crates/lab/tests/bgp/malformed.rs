@@ -305,7 +305,7 @@ fn was_in_time(stage: &Stage) -> bool {
             if ended && quiet.elapsed() > LATE {
                 return false;
             }
-            assert!(!ended, "{heard:?} after {:?}", quiet.elapsed());
+            assert!(!ended, "{heard:?} after {:?}\n{}", quiet.elapsed(), stage.router.log());
         }
         raw.send(KEEPALIVE, &[]);
         if quiet.elapsed() > LATE {
