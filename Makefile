@@ -27,7 +27,7 @@ release: deps ## Static release binaries for x86_64 and aarch64
 	done
 
 ##@ Test
-.PHONY: test test-native test-vm fmt lint deny bench
+.PHONY: test test-native test-vm fmt lint deny bench chaos
 test: deps ## Everything: format, lints, native tests, then the tests that need the VM, in one boot
 	@started=$$SECONDS; \
 	$(MAKE) fmt lint; linted=$$SECONDS; \
@@ -49,6 +49,8 @@ deny: ## Licences, advisories and sources of the dependencies; fetches cargo-den
 bench: deps ## Cold start, one change, rest, memory, churn, against a floor measured in the same run (QUICK=1: small sizes)
 	@cargo build --release --workspace --bins
 	@$(BUILT)/release/lab bench $(if $(QUICK),--quick)
+chaos: build ## Faults of every kind under connections, as often and as long as promised (SHORT=1: a few times); about an hour
+	@KUBE_ROUTER_LAB_TIMEOUT=7200 $(LAB) chaos $(if $(SHORT),--short)
 
 ##@ Other
 .PHONY: clean help
