@@ -4,7 +4,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-LAB := cargo run --quiet -p lab --
+# Built with the whole workspace, never alone: cargo would build the dependencies a second time, with fewer features.
+BUILT := $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-musl
+LAB := $(BUILT)/debug/lab
 # Seconds after which the VM is stopped, whatever it is doing.
 VM_TIMEOUT ?= 1200
 # Of the images: amd64 or arm64.
@@ -29,7 +31,7 @@ release: deps ## Static release binaries for x86_64 and aarch64
 
 image: deps ## OCI images of the release build in target/image, without a daemon (ARCH=arm64 for the other one)
 	@cargo build --release -p kube-router --target $(RUST_TARGET)
-	@scripts/image.sh target/$(RUST_TARGET)/release/kube-router $(ARCH)
+	@scripts/image.sh $(or $(CARGO_TARGET_DIR),target)/$(RUST_TARGET)/release/kube-router $(ARCH)
 
 ##@ Test
 .PHONY: test test-native test-vm fmt lint deny bench
@@ -43,7 +45,7 @@ test-native: deps ## Unit, golden, kernel and lab tests on this kernel (root)
 	@cargo test --workspace
 test-vm: deps ## Tests that need IPVS, dummy links or tunnels: in a VM where this kernel lacks them
 	@cargo test --workspace --no-run --quiet
-	@scripts/image.sh target/x86_64-unknown-linux-musl/debug/kube-router amd64 target/lab-image
+	@scripts/image.sh $(BUILT)/debug/kube-router amd64 target/lab-image
 	@$(LAB) vm test --timeout $(VM_TIMEOUT)
 fmt: ## Check the formatting
 	@cargo fmt --all -- --check
@@ -54,13 +56,13 @@ deny: ## Licences, advisories and sources of the dependencies; fetches cargo-den
 	@cargo deny check licenses bans sources
 	@cargo deny check advisories
 bench: deps ## Cold start, one change, rest, memory, churn, against a floor measured in the same run (QUICK=1: small sizes)
-	@cargo build --release -p kube-router -p lab
-	@cargo run --quiet --release -p lab -- bench $(if $(QUICK),--quick)
+	@cargo build --release --workspace --bins
+	@$(BUILT)/release/lab bench $(if $(QUICK),--quick)
 
 ##@ Other
 .PHONY: clean help
 clean: ## Remove what builds and labs leave behind
-	@$(LAB) clean || true
+	@if [ -x $(LAB) ]; then $(LAB) clean; fi
 	@cargo clean
 	@rm -rf .cache
 help:
