@@ -185,6 +185,7 @@ impl Pod {
         words.extend(
             container["volumeMounts"].as_array().into_iter().flatten().map(|mount| self.mount(mount)),
         );
+        words.extend(self.account());
         words.push(format!("docker.io/library/{}", container["image"].as_str().unwrap()));
         words.push(name.to_owned());
         let own = |key: &str| {
@@ -215,6 +216,20 @@ impl Pod {
             "--mount=type=bind,src={source},dst={},options=rbind:{access}",
             mount["mountPath"].as_str().unwrap()
         )
+    }
+
+    /// What the kubelet gives a pod of its ServiceAccount. The lab's API server asks for no token, and no certificate.
+    fn account(&self) -> Option<String> {
+        if self.spec["automountServiceAccountToken"] == false {
+            return None;
+        }
+        assert_eq!(self.spec["serviceAccountName"], "kube-router");
+        let folder = self.folder.path().join("account");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("token"), "a-token").unwrap();
+        std::fs::copy("/etc/ssl/certs/ca-certificates.crt", folder.join("ca.crt")).unwrap();
+        let inside = "/var/run/secrets/kubernetes.io/serviceaccount";
+        Some(format!("--mount=type=bind,src={},dst={inside},options=rbind:ro", folder.display()))
     }
 
     /// The host paths that the kubelet makes before it starts anything.

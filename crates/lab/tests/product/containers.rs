@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use lab::api_server::Resource;
-use lab::cluster::{Cluster, eventually};
+use lab::cluster::Cluster;
 use lab::process::{self, command};
 use serde_json::{Value, json};
 
@@ -14,9 +14,17 @@ use crate::{agent, manifests};
 
 const SOON: Duration = Duration::from_secs(120);
 
-fn pod_of(variant: &str) -> Pod {
+/// The pod of a variant, in which the user has put this API server.
+fn pod_of(variant: &str, server: &str) -> Pod {
     let (_, documents) = manifests().into_iter().find(|(path, _)| path.ends_with(variant)).unwrap();
-    Pod::of(documents)
+    let text = Value::Array(documents).to_string().replace("%APISERVER%", server);
+    Pod::of(serde_json::from_str(&text).unwrap())
+}
+
+/// The API server as nodes see it.
+fn server(cluster: &Cluster) -> String {
+    let gateway: IpAddr = cluster.fabric().gateway(0)[0];
+    format!("http://{}", SocketAddr::new(gateway, 8080))
 }
 
 fn tool(cluster: &Cluster, line: &str) -> String {
@@ -26,11 +34,10 @@ fn tool(cluster: &Cluster, line: &str) -> String {
 /// A node on which nothing has run yet, with the kubeconfig the manifest wants there.
 async fn node() -> Cluster {
     let cluster = Cluster::builder().nodes(1).start().await.unwrap();
-    let gateway: IpAddr = cluster.fabric().gateway(0)[0];
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "c",
         "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u" } }],
-        "clusters": [{ "name": "c", "cluster": { "server": format!("http://{}", SocketAddr::new(gateway, 8080)) } }],
+        "clusters": [{ "name": "c", "cluster": { "server": server(&cluster) } }],
         "users": [{ "name": "u", "user": {} }],
     });
     let write = move || fs::write("/var/lib/kube-router/kubeconfig", config.to_string());
@@ -55,15 +62,16 @@ async fn life(cluster: &Cluster, containerd: &Containerd, pod: &Pod, at_work: im
     let log = cluster.fabric().folder().join("container.log");
     let mut running = containerd.spawn(pod, "kube-router", &log);
     let said = || fs::read_to_string(&log).unwrap_or_default();
-    let ready = || async {
-        let answer = cluster.on_node(1, "curl -s -m 10 -w \n%{http_code} http://127.0.0.1:20244/readyz");
-        match answer {
-            Ok(text) if text.ends_with("\n200") => Ok(()),
-            other => Err(format!("/readyz: {other:?}\n{}", said())),
+    let end = Instant::now() + SOON;
+    loop {
+        if let Some(status) = running.try_wait().unwrap() {
+            panic!("it ended with {}:\n{}", process::exit_code(status), said());
         }
-    };
-    if let Err(error) = eventually(SOON, ready).await {
-        panic!("{error}");
+        match cluster.on_node(1, "curl -s -m 10 -w \n%{http_code} http://127.0.0.1:20244/readyz") {
+            Ok(text) if text.ends_with("\n200") => break,
+            other => assert!(Instant::now() < end, "/readyz: {other:?}\n{}", said()),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let pid = containerd.pid("kube-router").unwrap();
     has_named_privileges_only(pod, pid);
@@ -127,7 +135,7 @@ fn has_named_privileges_only(pod: &Pod, pid: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_firewall_variant_works_with_its_privileges() {
     let cluster = node().await;
-    let pod = pod_of("kube-router-firewall-daemonset.yaml");
+    let pod = pod_of("kube-router-firewall-daemonset.yaml", "");
     make_host_paths(&cluster, &pod);
     let containerd = Containerd::start(cluster.node(1).unwrap()).await;
     // As if nobody had prepared the node: the agent has to write it, by the way of /host.
@@ -145,14 +153,8 @@ async fn the_firewall_variant_works_with_its_privileges() {
 #[ignore = "vm: needs IPVS and modules"]
 async fn all_services_work_with_their_privileges() {
     let cluster = node().await;
-    let pod = pod_of("kube-router-all-service-daemonset.yaml");
-    let bare = || {
-        fs::remove_file("/etc/cni/net.d/10-kuberouter.conflist")?;
-        process::run(command("mount").args(["-t", "tmpfs", "tmpfs", "/opt"]))
-            .map(drop)
-            .map_err(std::io::Error::other)
-    };
-    cluster.node(1).unwrap().namespace().run(bare).unwrap().unwrap();
+    let pod = pod_of("kube-router-all-service-daemonset.yaml", "");
+    without_cni(&cluster);
     make_host_paths(&cluster, &pod);
     let containerd = Containerd::start(cluster.node(1).unwrap()).await;
     let keys =
@@ -167,13 +169,7 @@ async fn all_services_work_with_their_privileges() {
             "{key} after prepare-node: {said}"
         );
     }
-    let said = containerd.run(&pod, "install-cni").unwrap_or_else(|error| panic!("{error}"));
-    assert!(said.contains("wrote /etc/cni/net.d/10-kuberouter.conflist"), "{said}");
-    for plugin in ["bridge", "host-local", "portmap", "loopback"] {
-        tool(&cluster, &format!("test -x /opt/cni/bin/{plugin}"));
-    }
-    let again = containerd.run(&pod, "install-cni").unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(again.trim(), "", "a second time it has nothing to do");
+    installs_cni(&cluster, &containerd, &pod);
 
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web", "namespace": "default" },
@@ -190,9 +186,51 @@ async fn all_services_work_with_their_privileges() {
         assert!(tool(&cluster, "ss -Hltn sport = :179").contains(":179"));
         assert_eq!(tool(&cluster, "sysctl -n net.ipv4.vs.conn_reuse_mode").trim(), "0");
         assert_eq!(tool(&cluster, "sysctl -n net.ipv4.conf.all.arp_ignore").trim(), "1");
-        let range = cluster.node(1).unwrap().pod_ranges()[0];
-        let cni = tool(&cluster, "cat /etc/cni/net.d/10-kuberouter.conflist");
-        assert!(cni.contains(&range.to_string()), "{cni}");
+        pods_get_addresses_of_the_node(&cluster);
+    })
+    .await;
+}
+
+/// A node that has neither plugins nor a configuration yet; what is written to `/opt` stays on it.
+fn without_cni(cluster: &Cluster) {
+    let bare = || {
+        fs::remove_file("/etc/cni/net.d/10-kuberouter.conflist").unwrap();
+        process::run(command("mount").args(["-t", "tmpfs", "tmpfs", "/opt"])).unwrap();
+    };
+    cluster.node(1).unwrap().namespace().run(bare).unwrap();
+}
+
+fn installs_cni(cluster: &Cluster, containerd: &Containerd, pod: &Pod) {
+    let said = containerd.run(pod, "install-cni").unwrap_or_else(|error| panic!("{error}"));
+    assert!(said.contains("wrote /etc/cni/net.d/10-kuberouter.conflist"), "{said}");
+    for plugin in ["bridge", "host-local", "portmap", "loopback"] {
+        tool(cluster, &format!("test -x /opt/cni/bin/{plugin}"));
+    }
+    let again = containerd.run(pod, "install-cni").unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(again.trim(), "", "a second time it has nothing to do");
+}
+
+fn pods_get_addresses_of_the_node(cluster: &Cluster) {
+    let range = cluster.node(1).unwrap().pod_ranges()[0];
+    let cni = tool(cluster, "cat /etc/cni/net.d/10-kuberouter.conflist");
+    assert!(cni.contains(&range.to_string()), "{cni}");
+}
+
+/// Pod routing and network policy by the pod's own account, with the ConfigMap's kubeconfig and CNI configuration.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_generic_variant_works_by_the_pods_account() {
+    let cluster = Cluster::builder().nodes(1).start().await.unwrap();
+    let pod = pod_of("generic-kuberouter.yaml", &server(&cluster));
+    without_cni(&cluster);
+    make_host_paths(&cluster, &pod);
+    let containerd = Containerd::start(cluster.node(1).unwrap()).await;
+    installs_cni(&cluster, &containerd, &pod);
+    tool(&cluster, "sysctl -q -w net.ipv4.ip_forward=0");
+    life(&cluster, &containerd, &pod, async || {
+        assert!(tool(&cluster, "iptables-save -t filter").contains("-j KUBE-ROUTER-FORWARD"));
+        assert!(tool(&cluster, "ss -Hltn sport = :179").contains(":179"));
+        assert_eq!(tool(&cluster, "sysctl -n net.ipv4.ip_forward").trim(), "1");
+        pods_get_addresses_of_the_node(&cluster);
     })
     .await;
 }
