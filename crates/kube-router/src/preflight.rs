@@ -18,6 +18,9 @@ use linux::row::{Family, Name};
 const CHAINS: [&str; 3] = ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES"];
 /// What chains of single services and endpoints begin with.
 const CHAIN_PREFIXES: [&str; 4] = ["KUBE-SVC-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-XLB-"];
+/// Lines of a dump that are kube-proxy's, as `grep -E` says it: neither the kubelet's nor ours, so that the command may
+/// run while they do.
+const LINES: &str = "KUBE-(SERVICES|NODEPORTS|EXTERNAL-SERVICES|FORWARD|PROXY-|SVC-|SEP-|EXT-|XLB-|FW-)";
 /// The link that holds service addresses in its IPVS mode.
 const LINK: &str = "kube-ipvs0";
 /// Its table in nftables mode, of each family.
@@ -46,7 +49,7 @@ impl fmt::Display for Leftover {
             Leftover::Rules { save, restore } => write!(
                 f,
                 "kube-proxy's rules are on this node and take packets before IPVS sees them: {before}: \
-                 {save} | grep -v KUBE- | {restore}"
+                 {save} | grep -vE '{LINES}' | {restore}"
             ),
             Leftover::Link => write!(
                 f,
@@ -114,7 +117,8 @@ mod tests {
         let rules =
             Leftover::Rules { save: "ip6tables-nft-save".into(), restore: "ip6tables-nft-restore".into() };
         let text = rules.to_string();
-        assert!(text.ends_with("run: ip6tables-nft-save | grep -v KUBE- | ip6tables-nft-restore"), "{text}");
+        let command = format!("run: ip6tables-nft-save | grep -vE '{LINES}' | ip6tables-nft-restore");
+        assert!(text.ends_with(&command), "{text}");
         assert!(Leftover::Link.to_string().ends_with("run: ip link delete kube-ipvs0"));
     }
 }

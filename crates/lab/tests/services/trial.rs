@@ -32,11 +32,17 @@ async fn in_place_of_kube_proxy_and_back() {
     fails("kube-proxy's rules win", &cell, &[Failure::Timeout, Failure::Unreachable]).await;
     let remedies = remedies(&cluster);
     assert_eq!(remedies.len(), 3, "iptables, ip6tables, the link: {remedies:#?}");
-    stop(&mut cluster);
+    let kubelets = "iptables -t nat -N KUBE-MARK-MASQ";
+    tool(&cluster, 1, kubelets);
     for remedy in remedies {
         let run = move || process::run(process::command("sh").args(["-ec", &remedy]));
         cluster.node(1).unwrap().namespace().run(run).unwrap().unwrap_or_else(|error| panic!("{error}"));
     }
+    reach("as soon as it is gone", &cell, &["web-1"]).await;
+    let rules = tool(&cluster, 1, "iptables-save");
+    assert!(rules.contains("-j KUBE-ROUTER-SERVICES"), "ours stay: {rules}");
+    tool(&cluster, 1, &kubelets.replace("-N", "-X"));
+    stop(&mut cluster);
 
     start(&mut cluster, &[]).await;
     assert_eq!(self::remedies(&cluster).len(), 3, "nothing more is said once it is gone");
