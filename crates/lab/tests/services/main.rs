@@ -21,4 +21,5 @@ mod objects;
 mod setup;
 mod sources;
 mod start;
+mod trial;
 mod ways_in;

@@ -159,7 +159,8 @@ impl Programs {
         }
     }
 
-    fn program(&self, family: Family, what: &str) -> String {
+    /// Name of the program of a family that does `what`: `save` or `restore`.
+    pub fn program(&self, family: Family, what: &str) -> String {
         let base = match family {
             Family::V4 => "iptables",
             Family::V6 => "ip6tables",
