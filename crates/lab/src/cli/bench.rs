@@ -46,6 +46,7 @@ enum Choice {
     Rest,
     Memory,
     Churn,
+    Policy,
 }
 
 impl Choice {
@@ -55,6 +56,7 @@ impl Choice {
             Choice::Rest => Part::Rest,
             Choice::Memory => Part::Memory,
             Choice::Churn => Part::Churn,
+            Choice::Policy => Part::Policy,
         }
     }
 }
@@ -67,21 +69,42 @@ pub(super) fn run(flags: Flags) -> Result<u8, Failure> {
     if !agent.is_file() {
         return Err(format!("no agent at {}: `cargo build --release -p kube-router`", agent.display()).into());
     }
-    match flags.here {
-        true => here(&flags, agent, &results),
-        false => where_it_can(&flags, &lab, &agent, &results),
+    let chosen: Vec<Choice> = match flags.only.is_empty() {
+        true => Choice::value_variants().to_vec(),
+        false => flags.only.clone(),
+    };
+    if flags.here {
+        return here(&flags, &chosen, agent, &results);
     }
+    // Policy is measured natively whatever the others need; into a table of its own.
+    let (anywhere, ipvs): (Vec<Choice>, Vec<Choice>) =
+        chosen.into_iter().partition(|choice| !choice.part().needs_ipvs());
+    let mut status = 0;
+    if !ipvs.is_empty() {
+        status = where_it_can(&flags, &ipvs, &lab, &agent, &results)?;
+    }
+    if !anywhere.is_empty() {
+        let results = if ipvs.is_empty() { results } else { results.with_extension("policy.md") };
+        status = status.max(here(&flags, &anywhere, agent, &results)?);
+    }
+    Ok(status)
 }
 
 /// On this kernel if it has IPVS, else in the VM: the same command there.
-fn where_it_can(flags: &Flags, lab: &Path, agent: &Path, results: &Path) -> Result<u8, Failure> {
+fn where_it_can(
+    flags: &Flags,
+    chosen: &[Choice],
+    lab: &Path,
+    agent: &Path,
+    results: &Path,
+) -> Result<u8, Failure> {
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let mut command = vec![path(lab), "bench".to_owned(), "--here".to_owned()];
     command.extend([format!("--agent={}", path(agent)), format!("--results={}", path(results))]);
     command.extend(flags.quick.then(|| "--quick".to_owned()));
     let named =
         |choice: &Choice| choice.to_possible_value().map(|value| format!("--only={}", value.get_name()));
-    command.extend(flags.only.iter().filter_map(named));
+    command.extend(chosen.iter().filter_map(named));
     let options = Options {
         place: Place::Auto,
         timeout: Duration::from_secs(flags.timeout),
@@ -94,11 +117,8 @@ fn where_it_can(flags: &Flags, lab: &Path, agent: &Path, results: &Path) -> Resu
     Ok(statuses.first().and_then(|&status| u8::try_from(status).ok()).unwrap_or(1))
 }
 
-fn here(flags: &Flags, agent: PathBuf, results: &Path) -> Result<u8, Failure> {
-    let parts = match flags.only.is_empty() {
-        true => Part::ALL.to_vec(),
-        false => flags.only.iter().map(|choice| choice.part()).collect(),
-    };
+fn here(flags: &Flags, chosen: &[Choice], agent: PathBuf, results: &Path) -> Result<u8, Failure> {
+    let parts = chosen.iter().map(|choice| choice.part()).collect();
     let options = bench::Options { agent, quick: flags.quick, parts };
     let started = std::time::Instant::now();
     let progress = |step: &str| eprintln!("bench: {:>5.0} s  {step}", started.elapsed().as_secs_f64());
