@@ -174,3 +174,26 @@ async fn what_others_do_to_nftables_is_healed_at_once() {
     }
     holds("healed", &members, &ports(), &stage.objects()).await;
 }
+
+/// Whatever ours accepts, another table may drop: the start says where, and what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_else_drops_is_told_at_the_start() {
+    let mut cluster = Cluster::builder().nodes(1).start().await.unwrap();
+    let drops = "hook forward priority 0 ; policy drop ;";
+    for line in [
+        "nft add table inet guard".to_owned(),
+        format!("nft add chain inet guard gate {{ type filter {drops} }}"),
+    ] {
+        cluster.on_node(1, &line).unwrap();
+    }
+    cluster.set_agent_flags(1, flags(Families::V4, &[NFTABLES])).unwrap();
+    cluster.start_agent(1).unwrap();
+    cluster.agents_ready(SOON).await.unwrap_or_else(|error| panic!("{error}\n{}", logs(&cluster)));
+    let log = std::fs::read_to_string(cluster.agent_log(1).unwrap()).unwrap();
+    for part in [
+        "chain gate of table inet guard drops by its policy",
+        "nft chain inet guard gate '{ policy accept; }'",
+    ] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+}
