@@ -215,7 +215,8 @@ fn kinds(family: Family) -> Vec<(Rule, String)> {
     );
     kind(
         Rule::new([], Action::VerdictMap { map: "pods".into(), of: Source }).comment("żółć \"quoted\""),
-        format!("{word} saddr vmap @pods comment \"żółć \"quoted\"\""),
+        // Kept so that nft can read its own listing again.
+        format!("{word} saddr vmap @pods comment \"żółć 'quoted'\""),
     );
     kind(Rule::new([], Action::Accept).comment(""), "accept comment \"\"".into());
     kinds
@@ -317,6 +318,11 @@ fn every_kind_of_rule_is_said_as_nft_says_it_and_reads_back() {
                 assert_eq!(read.get(&change.key), change.to.as_ref(), "{:?}", change.key);
             }
             run(&["nft", "-j", "list", "ruleset"]);
+            // And as nft itself would: a listing that is kept can be restored.
+            let kept = std::env::temp_dir().join(format!("nft-kept-{}", std::process::id()));
+            std::fs::write(&kept, run(&["nft", "list", "ruleset"])).unwrap();
+            run(&["nft", "--check", "--file", kept.to_str().unwrap()]);
+            std::fs::remove_file(&kept).unwrap();
         }
     });
 }
@@ -737,7 +743,9 @@ fn what_others_change_is_told_and_what_we_change_is_not() {
     in_netns(|| {
         let ports = OwnPorts::default();
         let (told, heard) = mpsc::channel();
-        let each = move |touched| drop(told.send(touched));
+        let each = move |touched| {
+            let _ = told.send(touched);
+        };
         let _monitor = Monitor::spawn(names(), ports.clone(), each).unwrap();
         let (sets, rules_lane) = lanes();
         let (mut sets, mut lane) = (sets.with_ports(ports.clone()), rules_lane.with_ports(ports));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use linux::firewall::{self, FirewallLane, FirewallScope, SetsLane};
-use linux::iptables::tool::{self, Programs};
+use linux::iptables::tool::{self, Flavour, Programs};
 use linux::netlink::Error;
 use linux::nftables;
 use linux::row::{LaneName, Name};
@@ -88,18 +88,24 @@ impl Leftovers {
                 }
             }
             Leftovers::OfIptables(scope, options) if firewall::may_hold(scope) => {
-                let programs = Programs::detect()?;
-                let rules = FirewallLane::with_programs(scope.clone(), programs);
-                let sets = SetsLane::new(scope.clone());
+                let ownership = Ownership::new(options);
                 let node = ThisNode { name: Name::from(""), object: None, facts: Facts::default() };
-                remove_all(
-                    vec![(LaneName::Sets, Box::new(sets)), (LaneName::Firewall, Box::new(rules))],
-                    &Ownership::new(options),
-                    &node,
-                )?;
+                for programs in flavours()? {
+                    let rules = FirewallLane::with_programs(scope.clone(), programs);
+                    remove_all(vec![(LaneName::Firewall, Box::new(rules))], &ownership, &node)?;
+                }
+                let sets = SetsLane::new(scope.clone());
+                remove_all(vec![(LaneName::Sets, Box::new(sets))], &ownership, &node)?;
             }
             Leftovers::OfIptables(..) => {}
         }
         Ok(())
     }
+}
+
+/// The programs of either flavour: which one a predecessor used need not be the one this node uses by now.
+fn flavours() -> Result<Vec<Programs>, tool::Error> {
+    let both = [Flavour::Legacy, Flavour::Nft].into_iter().filter_map(|flavour| Programs::of(flavour).ok());
+    let both: Vec<Programs> = both.collect();
+    if both.is_empty() { Ok(vec![Programs::detect()?]) } else { Ok(both) }
 }

@@ -268,7 +268,7 @@ fn writes(world: &World) -> Result<f64, Error> {
 /// Who says that the kernel knows a pod: ipset, looked at all the time, or nf_tables, which tells by itself.
 enum Judge {
     Asks(Sets, String),
-    IsTold(mpsc::Receiver<Instant>, Monitor),
+    IsTold { heard: mpsc::Receiver<Instant>, _monitor: Monitor },
 }
 
 impl Judge {
@@ -298,15 +298,17 @@ impl Judge {
                     service_ports: "".into(),
                 };
                 // The receiver is gone only at the end.
-                let each = move |_| drop(told.send(Instant::now()));
+                let each = move |_| {
+                    let _ = told.send(Instant::now());
+                };
                 let monitor = Monitor::spawn(names, OwnPorts::default(), each).map_err(wrong)?;
-                Ok(Judge::IsTold(heard, monitor))
+                Ok(Judge::IsTold { heard, _monitor: monitor })
             }
         }
     }
 
     fn forget(&mut self) {
-        if let Judge::IsTold(heard, _) = self {
+        if let Judge::IsTold { heard, .. } = self {
             while heard.try_recv().is_ok() {}
         }
     }
@@ -318,7 +320,7 @@ impl Judge {
             said: String::new(),
         };
         match self {
-            Judge::IsTold(heard, _) => heard.recv_timeout(LIMIT).map_err(|_| late()),
+            Judge::IsTold { heard, .. } => heard.recv_timeout(LIMIT).map_err(|_| late()),
             Judge::Asks(sets, name) => {
                 let member = Member::Ip(objects::newcomer_ip(number).into());
                 while start.elapsed() < LIMIT {

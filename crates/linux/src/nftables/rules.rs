@@ -434,8 +434,11 @@ fn line(rule: &Rule, place: Option<Position>, owner: Owner, context: &Context) -
 pub(super) fn written(rule: &Rule, context: &Context) -> Result<Vec<Expression>, String> {
     let Rule::Known(known) = rule else { return Err("the rule is not understood".to_owned()) };
     let comment = known.comment.clone();
-    if comment.as_ref().is_some_and(|comment| comment.len() > COMMENT_BYTES || comment.contains('\0')) {
-        return Err(format!("a comment has at most {COMMENT_BYTES} bytes, none of them zero"));
+    if comment.as_ref().is_some_and(|comment| comment.len() > COMMENT_BYTES || comment.contains(['\0', '\'']))
+    {
+        return Err(format!(
+            "a comment has at most {COMMENT_BYTES} bytes, none of them zero or a single quote"
+        ));
     }
     let families = known.matches.iter().filter_map(|condition| match condition {
         Match::Source { net, .. } | Match::Destination { net, .. } => Some(Family::of_net(net)),
