@@ -4,7 +4,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-LAB := cargo run --quiet -p lab --
+# Built with the whole workspace, never alone: cargo would build the dependencies a second time, with fewer features.
+BUILT := $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-musl
+LAB := $(BUILT)/debug/lab
 # Seconds after which the VM is stopped, whatever it is doing.
 VM_TIMEOUT ?= 1200
 
@@ -25,7 +27,7 @@ release: deps ## Static release binaries for x86_64 and aarch64
 	done
 
 ##@ Test
-.PHONY: test test-native test-vm fmt lint deny bench
+.PHONY: test test-native test-vm fmt lint deny bench chaos
 test: deps ## Everything: format, lints, native tests, then the tests that need the VM, in one boot
 	@started=$$SECONDS; \
 	$(MAKE) fmt lint; linted=$$SECONDS; \
@@ -35,6 +37,7 @@ test: deps ## Everything: format, lints, native tests, then the tests that need 
 test-native: deps ## Unit, golden, kernel and lab tests on this kernel (root)
 	@cargo test --workspace
 test-vm: deps ## Tests that need IPVS, dummy links or tunnels: in a VM where this kernel lacks them
+	@cargo test --workspace --no-run --quiet
 	@$(LAB) vm test --timeout $(VM_TIMEOUT)
 fmt: ## Check the formatting
 	@cargo fmt --all -- --check
@@ -44,13 +47,15 @@ deny: ## Licences, advisories and sources of the dependencies; fetches cargo-den
 	@command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
 	@cargo deny check
 bench: deps ## Cold start, one change, rest, memory, churn, against a floor measured in the same run (QUICK=1: small sizes)
-	@cargo build --release -p kube-router -p lab
-	@cargo run --quiet --release -p lab -- bench $(if $(QUICK),--quick)
+	@cargo build --release --workspace --bins
+	@$(BUILT)/release/lab bench $(if $(QUICK),--quick)
+chaos: build ## Faults of every kind under connections, as often and as long as promised (SHORT=1: a few times); about an hour
+	@KUBE_ROUTER_LAB_TIMEOUT=7200 $(LAB) chaos $(if $(SHORT),--short)
 
 ##@ Other
 .PHONY: clean help
 clean: ## Remove what builds and labs leave behind
-	@$(LAB) clean || true
+	@if [ -x $(LAB) ]; then $(LAB) clean; fi
 	@cargo clean
 	@rm -rf .cache
 help:

@@ -218,13 +218,21 @@ fn judge(stage: &Stage, raw: &mut Raw, case: &Case) -> Result<(), String> {
         return Err(format!("{name}: the session was reset with {body:?}"));
     }
     raw.send(UPDATE, &[&[0, 4][..], &after, &[0, 0]].concat());
-    let path = stage.path();
-    match (case.outcome, &path) {
-        (Withdrawn, None) => Ok(()),
-        (Discarded, Some(path)) if undressed(path) => Ok(()),
-        (outcome, _) => Err(format!("{name}: not {outcome:?}: {path:?}")),
+    // FRR has read the message by now, but lets go of a withdrawn path only when it gets to choosing again.
+    let end = Instant::now() + SETTLED;
+    loop {
+        let path = stage.path();
+        match (case.outcome, &path) {
+            (Withdrawn, None) => return Ok(()),
+            (Discarded, Some(path)) if undressed(path) => return Ok(()),
+            (outcome, _) if Instant::now() > end => return Err(format!("{name}: not {outcome:?}: {path:?}")),
+            _ => std::thread::sleep(Duration::from_millis(50)),
+        }
     }
 }
+
+/// How long a router may take from reading a path to having it, or not, in its table.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// Without anything the table's attributes would have brought.
 fn undressed(path: &Path) -> bool {

@@ -1,11 +1,15 @@
 //! The agent dies, the API server goes away or loses its memory: connections do not notice.
 
+use std::fs::File;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Child;
 use std::time::Duration;
 
 use lab::api_server::{Availability, Resource};
 use lab::cluster::{Cluster, eventually};
 use lab::probe::{Asking, Probe, Protocol};
+use lab::process;
 use serde_json::json;
 
 use crate::setup::{
@@ -36,6 +40,7 @@ async fn connections_do_not_notice() {
 
     killed_and_started_again(&mut cluster, &probe, &cells).await;
     api_server_gone(&mut cluster, &probe, &cells).await;
+    api_server_hangs(&mut cluster, &probe, &cells).await;
     watches_break(&cluster, &probe).await;
     stopped(&mut cluster, &cells).await;
 }
@@ -65,9 +70,13 @@ async fn killed_and_started_again(cluster: &mut Cluster, probe: &Probe, cells: &
     let agent = cluster.take_agent(1).expect("it runs");
     agent.kill();
     assert_eq!(snapshot(cluster, 1), before, "kill -9 leaves everything");
+    let writes = Overheard::all(cluster, 1);
     cluster.start_agent(1).unwrap();
     programmed(cluster, 1).await;
     none_failed("kill -9 and start under the probe", asking).await;
+    for heard in writes {
+        heard.nothing();
+    }
     let open = open.stop().await;
     assert!(open.broke.is_none(), "an open connection: {open:?}");
     assert_eq!(snapshot(cluster, 1), before, "a restart changes nothing");
@@ -77,6 +86,70 @@ async fn killed_and_started_again(cluster: &mut Cluster, probe: &Probe, cells: &
     let row = stats.lines().find(|line| line.contains(&vip)).unwrap_or_else(|| panic!("{vip}: {stats}"));
     let connections: u64 = row.split_whitespace().nth(2).unwrap().parse().unwrap();
     assert!(connections > 60, "the virtual server is the same as before the restart: {row}");
+}
+
+/// A tool that prints every change of a part of the kernel, from another socket than the agent's.
+struct Overheard {
+    line: &'static str,
+    told: PathBuf,
+    tool: Child,
+}
+
+impl Overheard {
+    /// Links, addresses, routes and policy rules of both families; with iptables' nft flavour, rules too.
+    fn all(cluster: &Cluster, node: usize) -> Vec<Self> {
+        ["ip -o monitor address route rule", "nft monitor"]
+            .map(|line| Self::start(cluster, node, line))
+            .into()
+    }
+
+    fn start(cluster: &Cluster, node: usize, line: &'static str) -> Self {
+        let words: Vec<&str> = line.split(' ').collect();
+        let told = cluster.fabric().folder().join(words.join("-"));
+        let file = File::create(&told).unwrap();
+        let start = move || process::command(words[0]).args(&words[1..]).stdout(file).spawn();
+        let tool = cluster.node(node).unwrap().namespace().run(start).unwrap().unwrap();
+        Self { line, told, tool }
+    }
+
+    /// Ends, and fails if there was anything to tell.
+    fn nothing(mut self) {
+        assert!(self.tool.try_wait().unwrap().is_none(), "{} has ended by itself", self.line);
+        self.tool.kill().unwrap();
+        self.tool.wait().unwrap();
+        assert_eq!(
+            std::fs::read_to_string(&self.told).unwrap(),
+            "",
+            "{}: a restart writes nothing",
+            self.line
+        );
+    }
+}
+
+/// Connections are taken and nothing is answered: worse than a refusal, for nobody says that anything is wrong.
+async fn api_server_hangs(cluster: &mut Cluster, probe: &Probe, cells: &[Cell]) {
+    let before = snapshot(cluster, 1);
+    let asking = ask(probe, cells);
+    cluster.faults().set_availability(Availability::Hanging);
+    cluster.take_agent(1).expect("it runs").kill();
+    cluster.start_agent(1).unwrap();
+    let waiting = || async {
+        match http(cluster, 1, "http://127.0.0.1:20244/readyz") {
+            (503, _) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    };
+    eventually(SOON, waiting).await.expect("/readyz while the API server hangs");
+    let (status, body) = http(cluster, 1, "http://127.0.0.1:20244/healthz");
+    assert_eq!(status, 200, "{body}");
+    set_ready(cluster, "web-2", false);
+    assert_eq!(snapshot(cluster, 1), before, "without an answer nothing changes");
+    cluster.faults().set_availability(Availability::Serving);
+    programmed(cluster, 1).await;
+    reach("the change made while it hung", cells, &["web-1"]).await;
+    set_ready(cluster, "web-2", true);
+    reach("and a change after", cells, &["web-1", "web-2"]).await;
+    none_failed("with the API server hanging and back", asking).await;
 }
 
 async fn api_server_gone(cluster: &mut Cluster, probe: &Probe, cells: &[Cell]) {
