@@ -50,11 +50,6 @@ pub enum Part {
 impl Part {
     /// All, in the order they are run.
     pub const ALL: [Part; 5] = [Part::Scale, Part::Rest, Part::Memory, Part::Churn, Part::Policy];
-
-    /// Whether it is about IPVS, so that it runs where that is.
-    pub fn needs_ipvs(self) -> bool {
-        self != Part::Policy
-    }
 }
 
 /// What to measure.

@@ -20,7 +20,7 @@ pub(super) struct Flags {
     /// The agent's executable (default: kube-router beside this program)
     #[arg(long)]
     agent: Option<PathBuf>,
-    /// File for the table, as Markdown (default: bench.md beside this program)
+    /// File for the table, as Markdown (default: bench.md, for network policy bench-policy.md, beside this program)
     #[arg(long)]
     results: Option<PathBuf>,
     /// Seconds from start to end, the VM's boot included
@@ -40,7 +40,7 @@ pub(super) struct Flags {
     here: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Choice {
     Scale,
     Rest,
@@ -59,33 +59,32 @@ impl Choice {
             Choice::Policy => Part::Policy,
         }
     }
+
+    /// Whether it needs what only some kernels have.
+    fn needs_ipvs(self) -> bool {
+        self != Choice::Policy
+    }
 }
 
 pub(super) fn run(flags: Flags) -> Result<u8, Failure> {
     let lab = std::env::current_exe()?;
     let beside = |name: &str| lab.parent().unwrap_or(Path::new(".")).join(name);
     let agent = std::path::absolute(flags.agent.clone().unwrap_or_else(|| beside("kube-router")))?;
-    let results = std::path::absolute(flags.results.clone().unwrap_or_else(|| beside("bench.md")))?;
+    let results = |name: &str| std::path::absolute(flags.results.clone().unwrap_or_else(|| beside(name)));
+    let chosen = if flags.only.is_empty() { Choice::value_variants() } else { &flags.only };
+    let (with_ipvs, native): (Vec<Choice>, Vec<Choice>) = chosen.iter().partition(|one| one.needs_ipvs());
     if !agent.is_file() {
         return Err(format!("no agent at {}: `cargo build --release -p kube-router`", agent.display()).into());
     }
-    let chosen: Vec<Choice> = match flags.only.is_empty() {
-        true => Choice::value_variants().to_vec(),
-        false => flags.only.clone(),
-    };
     if flags.here {
-        return here(&flags, &chosen, agent, &results);
+        return here(&flags, agent, chosen, &results("bench.md")?);
     }
-    // Policy is measured natively whatever the others need; into a table of its own.
-    let (anywhere, ipvs): (Vec<Choice>, Vec<Choice>) =
-        chosen.into_iter().partition(|choice| !choice.part().needs_ipvs());
     let mut status = 0;
-    if !ipvs.is_empty() {
-        status = where_it_can(&flags, &ipvs, &lab, &agent, &results)?;
+    if !with_ipvs.is_empty() {
+        status = where_it_can(&flags, &lab, &agent, &with_ipvs, &results("bench.md")?)?;
     }
-    if !anywhere.is_empty() {
-        let results = if ipvs.is_empty() { results } else { results.with_extension("policy.md") };
-        status = status.max(here(&flags, &anywhere, agent, &results)?);
+    if !native.is_empty() {
+        status = status.max(here(&flags, agent, &native, &results("bench-policy.md")?)?);
     }
     Ok(status)
 }
@@ -93,9 +92,9 @@ pub(super) fn run(flags: Flags) -> Result<u8, Failure> {
 /// On this kernel if it has IPVS, else in the VM: the same command there.
 fn where_it_can(
     flags: &Flags,
-    chosen: &[Choice],
     lab: &Path,
     agent: &Path,
+    parts: &[Choice],
     results: &Path,
 ) -> Result<u8, Failure> {
     let path = |path: &Path| path.to_string_lossy().into_owned();
@@ -104,7 +103,7 @@ fn where_it_can(
     command.extend(flags.quick.then(|| "--quick".to_owned()));
     let named =
         |choice: &Choice| choice.to_possible_value().map(|value| format!("--only={}", value.get_name()));
-    command.extend(chosen.iter().filter_map(named));
+    command.extend(parts.iter().filter_map(named));
     let options = Options {
         place: Place::Auto,
         timeout: Duration::from_secs(flags.timeout),
@@ -117,8 +116,8 @@ fn where_it_can(
     Ok(statuses.first().and_then(|&status| u8::try_from(status).ok()).unwrap_or(1))
 }
 
-fn here(flags: &Flags, chosen: &[Choice], agent: PathBuf, results: &Path) -> Result<u8, Failure> {
-    let parts = chosen.iter().map(|choice| choice.part()).collect();
+fn here(flags: &Flags, agent: PathBuf, parts: &[Choice], results: &Path) -> Result<u8, Failure> {
+    let parts = parts.iter().map(|choice| choice.part()).collect();
     let options = bench::Options { agent, quick: flags.quick, parts };
     let started = std::time::Instant::now();
     let progress = |step: &str| eprintln!("bench: {:>5.0} s  {step}", started.elapsed().as_secs_f64());
