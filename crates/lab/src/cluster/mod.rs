@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 pub use agent::Agent;
-pub use builder::Builder;
+pub use builder::{Builder, agent_program};
 pub use readiness::is_ready;
 
 use crate::api_server::{ApiError, ApiServer, Faults, Handle};

@@ -15,6 +15,7 @@
 
 mod endpoints;
 mod faults;
+mod filters;
 mod firewall;
 mod foreign;
 mod objects;
