@@ -90,6 +90,8 @@ fn open(options: &Options) -> Vec<(LaneName, Box<dyn Lane>)> {
         Ok(lane) => lanes.push((LaneName::Ipvs, Box::new(lane))),
         Err(error) => tracing::info!("no virtual servers to clean up: {error}"),
     }
+    // Without an agent the plugin would keep pods from starting.
+    lanes.push((LaneName::Cni, Box::new(core::cni_lane())));
     lanes
 }
 

@@ -209,6 +209,11 @@ impl Cluster {
         Ok(self.fabric.folder().join(format!("{}.log", self.node(index)?.name())))
     }
 
+    /// The program that agents are started from.
+    pub fn agent_program(&self) -> &Path {
+        self.commands.first().map_or(Path::new(""), |command| &command.program)
+    }
+
     /// Takes the agent of node number `index` (from 1), to stop or kill it.
     pub fn take_agent(&mut self, index: usize) -> Option<Agent> {
         self.agents.get_mut(index.checked_sub(1)?)?.take()

@@ -98,7 +98,9 @@ struct Overheard {
 impl Overheard {
     /// Links, addresses, routes and policy rules of both families; with iptables' nft flavour, rules too.
     fn all(cluster: &Cluster, node: usize) -> Vec<Self> {
-        ["ip -o monitor address route rule", "nft monitor"].map(|line| Self::start(cluster, node, line)).into()
+        ["ip -o monitor address route rule", "nft monitor"]
+            .map(|line| Self::start(cluster, node, line))
+            .into()
     }
 
     fn start(cluster: &Cluster, node: usize, line: &'static str) -> Self {
@@ -115,7 +117,12 @@ impl Overheard {
         assert!(self.tool.try_wait().unwrap().is_none(), "{} has ended by itself", self.line);
         self.tool.kill().unwrap();
         self.tool.wait().unwrap();
-        assert_eq!(std::fs::read_to_string(&self.told).unwrap(), "", "{}: a restart writes nothing", self.line);
+        assert_eq!(
+            std::fs::read_to_string(&self.told).unwrap(),
+            "",
+            "{}: a restart writes nothing",
+            self.line
+        );
     }
 }
 
