@@ -9,6 +9,9 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-musl
 LAB := $(BUILT)/debug/lab
 # Seconds after which the VM is stopped, whatever it is doing.
 VM_TIMEOUT ?= 1200
+# Of the images: amd64 or arm64.
+ARCH ?= amd64
+RUST_TARGET = $(if $(filter arm64,$(ARCH)),aarch64,x86_64)-unknown-linux-musl
 
 ##@ See it
 .PHONY: demo
@@ -16,7 +19,7 @@ demo: deps build ## A three-node cluster, services from examples/, real connecti
 	@started=$$SECONDS; $(LAB) demo $(if $(KEEP),--keep); echo "demo: $$((SECONDS - started)) s"
 
 ##@ Build
-.PHONY: deps build release
+.PHONY: deps build release image
 deps: ## Install what is missing on a Debian 12 machine
 	@scripts/install-deps.sh
 build: deps ## Debug build of the agent and the lab
@@ -26,8 +29,12 @@ release: deps ## Static release binaries for x86_64 and aarch64
 	  cargo build --release -p kube-router --target $$target; \
 	done
 
+image: deps ## OCI images of the release build in target/image, without a daemon (ARCH=arm64 for the other one)
+	@cargo build --release -p kube-router --target $(RUST_TARGET)
+	@scripts/image.sh $(or $(CARGO_TARGET_DIR),target)/$(RUST_TARGET)/release/kube-router $(ARCH)
+
 ##@ Test
-.PHONY: test test-native test-vm fmt lint deny bench
+.PHONY: test test-native test-vm fmt lint deny bench chaos
 test: deps ## Everything: format, lints, native tests, then the tests that need the VM, in one boot
 	@started=$$SECONDS; \
 	$(MAKE) fmt lint; linted=$$SECONDS; \
@@ -38,6 +45,7 @@ test-native: deps ## Unit, golden, kernel and lab tests on this kernel (root)
 	@cargo test --workspace
 test-vm: deps ## Tests that need IPVS, dummy links or tunnels: in a VM where this kernel lacks them
 	@cargo test --workspace --no-run --quiet
+	@scripts/image.sh $(BUILT)/debug/kube-router amd64 target/lab-image
 	@$(LAB) vm test --timeout $(VM_TIMEOUT)
 fmt: ## Check the formatting
 	@cargo fmt --all -- --check
@@ -45,10 +53,13 @@ lint: deps ## Clippy, warnings denied
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
 deny: ## Licences, advisories and sources of the dependencies; fetches cargo-deny (minutes) if it is not there
 	@command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
-	@cargo deny check
+	@cargo deny check licenses bans sources
+	@cargo deny check advisories
 bench: deps ## Cold start, one change, rest, memory, churn, against a floor measured in the same run (QUICK=1: small sizes)
 	@cargo build --release --workspace --bins
 	@$(BUILT)/release/lab bench $(if $(QUICK),--quick)
+chaos: build ## Faults of every kind under connections, as often and as long as promised (SHORT=1: a few times); about an hour
+	@KUBE_ROUTER_LAB_TIMEOUT=7200 $(LAB) chaos $(if $(SHORT),--short)
 
 ##@ Other
 .PHONY: clean help

@@ -7,6 +7,7 @@ packages="build-essential musl-tools gcc-aarch64-linux-gnu ca-certificates
   qemu-system-x86 busybox-static xz-utils zstd kmod cpio
   iproute2 iputils-ping iptables nftables ipset ipvsadm conntrack tcpdump
   containernetworking-plugins jq
+  mmdebstrap umoci containerd runc
   frr bird2 gobgpd exabgp"
 # A kubectl that is there, whatever its version, is the one to use.
 command -v kubectl >/dev/null 2>&1 || packages="$packages kubernetes-client"

@@ -86,6 +86,25 @@ pub mod node {
     pub const PEER_PASSWORDS: &str = "kube-router.io/peer.passwords";
     /// Local addresses of the sessions with external peers.
     pub const PEER_LOCAL_IPS: &str = "kube-router.io/peer.localips";
+    /// All keys the agent reads on a Node.
+    pub const ALL: [&str; 16] = [
+        POD_CIDR,
+        POD_CIDRS,
+        ASN,
+        BGP_COMMUNITIES,
+        BGP_IMPORT_REJECT,
+        PATH_PREPEND_AS,
+        PATH_PREPEND_REPEAT,
+        ROUTE_REFLECTOR_SERVER,
+        ROUTE_REFLECTOR_CLIENT,
+        BGP_LOCAL_ADDRESSES,
+        PEERS,
+        PEER_IPS,
+        PEER_ASNS,
+        PEER_PORTS,
+        PEER_PASSWORDS,
+        PEER_LOCAL_IPS,
+    ];
 }
 
 /// An IPVS scheduler of the kernel.

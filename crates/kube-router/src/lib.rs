@@ -20,6 +20,7 @@ pub mod node;
 pub mod objection;
 pub mod options;
 pub mod owner;
+pub mod preflight;
 pub mod run;
 pub mod secret;
 pub mod status;

@@ -58,6 +58,14 @@ pub mod set {
     pub const TEMPORARY_PREFIX: &str = "TMP-";
 }
 
+/// Tables of nftables.
+pub mod table {
+    /// Everything of IPv4 (family `ip`).
+    pub const V4: &str = "kube-router-filter-ipv4";
+    /// Everything of IPv6 (family `ip6`).
+    pub const V6: &str = "kube-router-filter-ipv6";
+}
+
 /// Network interfaces.
 pub mod link {
     /// The dummy link that holds service addresses.

@@ -19,7 +19,7 @@ use crate::listen::{self, ListenError};
 use crate::metrics::{Metrics, MetricsError};
 use crate::options::{self, Options, Request};
 use crate::status::socket;
-use crate::{cleanup, commands, health_ports, logging, version};
+use crate::{cleanup, commands, health_ports, logging, preflight, version};
 
 /// How long BGP peers may take to be told that we stop.
 const GOOD_BYE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -159,6 +159,9 @@ async fn run(options: Options, program: &str, stop: &mut Stop) -> Result<(), Run
         tracing::info!("nothing to run: --run-service-proxy, --run-firewall and --run-router are all false");
         return Ok(());
     }
+    if options.controllers.service_proxy {
+        warn_of_leftovers().await;
+    }
     let health = Health::default();
     // Awaited before anybody can ask, or the first answer would be yes.
     let programmed = health.await_first("first complete programming of the kernel");
@@ -180,6 +183,15 @@ async fn run(options: Options, program: &str, stop: &mut Stop) -> Result<(), Run
     core(start, stop).await?;
     tracing::info!("stopped; what is in the kernel stays and keeps forwarding");
     Ok(())
+}
+
+/// Says what kube-proxy left here, with the commands that remove it. On a thread that may block.
+async fn warn_of_leftovers() {
+    // It ends early only if the process does.
+    let found = tokio::task::spawn_blocking(preflight::leftovers).await.unwrap_or_default();
+    for leftover in found {
+        tracing::warn!("{leftover}");
+    }
 }
 
 /// What the core is started with.

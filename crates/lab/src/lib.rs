@@ -6,6 +6,7 @@
 )]
 pub mod api_server;
 pub mod bench;
+pub mod chaos;
 pub mod cluster;
 #[allow(
     clippy::indexing_slicing,

@@ -16,7 +16,8 @@ use lab::process::{command, run};
 /// Stands before a code block that is run.
 const MARK: &str = "<!-- run -->";
 /// What begins like this in a code span is a path of the repository.
-const FOLDERS: [&str; 6] = ["crates/", "docs/", "examples/", "scripts/", ".ci/", "target/x86_64"];
+const FOLDERS: [&str; 8] =
+    ["crates/", "docs/", "examples/", "scripts/", ".ci/", "target/x86_64", "daemonset/", "packaging/"];
 
 /// One page, taken apart.
 struct Page {

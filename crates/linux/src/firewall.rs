@@ -9,11 +9,13 @@ mod rules;
 mod scope;
 mod sets;
 mod sets_lane;
+mod traces;
 
 use std::collections::BTreeMap;
 
 pub use scope::{FirewallScope, ForeignPlace};
 pub use sets_lane::SetsLane;
+pub use traces::may_hold;
 
 use crate::iptables::restore::{self, Edit};
 use crate::iptables::save;

@@ -6,12 +6,14 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use common::{eventually, in_netns, run};
 use linux::lane::{Change, Lane, Refusal};
+use linux::netlink::OwnPorts;
+use linux::nftables::monitor::{Monitor, Touched};
 use linux::nftables::{Names, RulesLane, SetsLane, check, obstacles};
 use linux::row::{
     ChainKey, Family, FilterTable, Key, Member, Position, Protocol, Row, SetHeader, SetKey, SetKind,
@@ -213,7 +215,8 @@ fn kinds(family: Family) -> Vec<(Rule, String)> {
     );
     kind(
         Rule::new([], Action::VerdictMap { map: "pods".into(), of: Source }).comment("żółć \"quoted\""),
-        format!("{word} saddr vmap @pods comment \"żółć \"quoted\"\""),
+        // Kept so that nft can read its own listing again.
+        format!("{word} saddr vmap @pods comment \"żółć 'quoted'\""),
     );
     kind(Rule::new([], Action::Accept).comment(""), "accept comment \"\"".into());
     kinds
@@ -315,6 +318,11 @@ fn every_kind_of_rule_is_said_as_nft_says_it_and_reads_back() {
                 assert_eq!(read.get(&change.key), change.to.as_ref(), "{:?}", change.key);
             }
             run(&["nft", "-j", "list", "ruleset"]);
+            // And as nft itself would: a listing that is kept can be restored.
+            let kept = std::env::temp_dir().join(format!("nft-kept-{}", std::process::id()));
+            std::fs::write(&kept, run(&["nft", "list", "ruleset"])).unwrap();
+            run(&["nft", "--check", "--file", kept.to_str().unwrap()]);
+            std::fs::remove_file(&kept).unwrap();
         }
     });
 }
@@ -487,14 +495,21 @@ fn rules_stand_in_the_order_of_their_positions_after_a_restart_too() {
         }
         apply(&mut lane, &[gone(stage[2].key.clone())]);
         order(&["A", "C", "D"]);
-        // Somebody's own rule in our chain is seen as one nobody wants, and goes.
-        run(&["nft", "insert rule ip kube-router-filter-ipv4 filter-FORWARD tcp flags syn accept"]);
+        // Somebody's own rule among ours: none of ours is where it belongs, and writing any of them puts that right.
+        let strange = "ip kube-router-filter-ipv4 filter-FORWARD tcp flags syn accept";
+        for how in ["insert", "add"] {
+            run(&["nft", &format!("{how} rule {strange}")]);
+            let found = read(&mut lane);
+            assert_eq!(found.len(), 4 + 3, "chains and three rules: {found:?}");
+            for change in [&stage[0], &stage[1], &stage[3]] {
+                let row = found.get(&change.key);
+                assert!(row.is_some() && row != change.to.as_ref(), "{:?} {row:?}", change.key);
+            }
+            apply(&mut lane, &[stage[3].clone()]);
+            order(&["A", "C", "D"]);
+        }
         let found = read(&mut lane);
-        let strangers: Vec<&Key> =
-            found.keys().filter(|key| matches!(key, Key::ForeignRule(_, Rule::Unknown(_)))).collect();
-        assert_eq!(strangers.len(), 1, "{found:?}");
-        apply(&mut lane, &[gone(strangers[0].clone())]);
-        order(&["A", "C", "D"]);
+        assert_eq!(found.get(&stage[3].key), stage[3].to.as_ref());
         let all: Vec<Change> = read(&mut lane).into_keys().map(gone).collect();
         apply(&mut lane, &all);
         assert_eq!(run(&["nft", "list", "tables"]), "");
@@ -723,6 +738,32 @@ fn who_else_drops_packets_is_found() {
 
 /// Chains, sets and maps change all the time while datagrams flow: what is allowed before and after always passes, what
 /// is refused before and after never does.
+#[test]
+fn what_others_change_is_told_and_what_we_change_is_not() {
+    in_netns(|| {
+        let ports = OwnPorts::default();
+        let (told, heard) = mpsc::channel();
+        let each = move |touched| {
+            let _ = told.send(touched);
+        };
+        let _monitor = Monitor::spawn(names(), ports.clone(), each).unwrap();
+        let (sets, rules_lane) = lanes();
+        let (mut sets, mut lane) = (sets.with_ports(ports.clone()), rules_lane.with_ports(ports));
+        let key = Arc::new(set(Family::V6, "s"));
+        apply(&mut sets, &[put(Key::Set((*key).clone()), header(SetKind::HashIp))]);
+        let member = Key::Member(key, Member::Ip("fd00::1".parse().unwrap()));
+        apply(&mut sets, &[put(member, Row::Member)]);
+        apply(&mut lane, &[put(Key::Chain(filter(Family::V6, "A")), rules([]))]);
+        run(&["nft", "add table inet other"]);
+        // The first that is told is the first that somebody else did to a table of ours.
+        run(&["nft", "add rule ip6 kube-router-filter-ipv6 A accept"]);
+        let bound = Duration::from_secs(30);
+        assert_eq!(heard.recv_timeout(bound), Ok(Touched { sets: false, rules: true }));
+        run(&["nft", "flush set ip6 kube-router-filter-ipv6 s"]);
+        assert_eq!(heard.recv_timeout(bound), Ok(Touched { sets: true, rules: true }));
+    });
+}
+
 #[test]
 fn no_packet_sees_a_state_in_between() {
     for (family, address) in [(Family::V4, "127.0.0.1"), (Family::V6, "::1")] {

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use linux::cni::CniLane;
-use linux::firewall::{FirewallLane, SetsLane};
-use linux::iptables::tool::{self, Programs};
+use linux::iptables::tool;
 use linux::ipvs::{IpvsLane, OpenError};
 use linux::lane::{Lane, LaneThread};
 use linux::netlink::Requests;
@@ -15,6 +14,7 @@ use linux::row::LaneName;
 use linux::sysctl::{SysctlLane, Sysctls};
 use tokio::sync::mpsc;
 
+use super::backend::Backend;
 use super::controller::Needs;
 use super::input::Input;
 use crate::names;
@@ -30,6 +30,12 @@ pub enum LaneError {
     /// No working `iptables-restore`.
     #[error("firewall rules need iptables: {0}")]
     Iptables(#[from] tool::Error),
+    /// nf_tables does not answer.
+    #[error(
+        "firewall rules with nftables need nf_tables in the kernel: {0}; load the module nf_tables, or give \
+         --firewall-backend=iptables"
+    )]
+    Nftables(#[from] linux::netlink::Error),
     /// A thread could not be started.
     #[error("starting the {what} thread: {source}")]
     Thread {
@@ -50,8 +56,8 @@ pub(super) struct Opened {
     pub(super) own_ports: OwnPorts,
     /// Where the lanes count the netlink requests they send.
     pub(super) requests: Vec<(&'static str, Arc<Requests>)>,
-    /// Whether `iptables` knows `--random-fully`.
-    pub(super) random_fully: bool,
+    /// The packet filter, where somebody needs it.
+    pub(super) backend: Option<Backend>,
 }
 
 /// Opens the lanes needed and no other. Their sockets belong to the calling thread's network namespace.
@@ -62,31 +68,37 @@ pub(super) fn open(
 ) -> Result<Opened, LaneError> {
     let mut opened = Opened::default();
     for name in &needs.lanes {
+        if opened.backend.is_none() && matches!(name, LaneName::Sets | LaneName::Firewall) {
+            opened.backend = Some(Backend::choose(options.firewall)?);
+        }
+        let backend = opened.backend.as_ref();
         let lane: Box<dyn Lane> = match name {
             LaneName::Sysctl => Box::new(SysctlLane::new(Sysctls::default(), needs.settings.clone())),
             LaneName::Route => Box::new(RouteLane::new(needs.routes.clone(), opened.own_ports.clone())),
             LaneName::Ipvs => Box::new(IpvsLane::open(base::timeouts(options))?),
-            LaneName::Sets => Box::new(SetsLane::new(needs.firewall.clone())),
-            LaneName::Firewall => {
-                let programs = Programs::detect()?;
-                opened.random_fully = programs.random_fully();
-                Box::new(FirewallLane::with_programs(needs.firewall.clone(), programs))
-            }
+            LaneName::Sets => match backend {
+                Some(backend) => backend.sets(&needs.firewall),
+                None => continue,
+            },
+            LaneName::Firewall => match backend {
+                Some(backend) => backend.rules(&needs.firewall),
+                None => continue,
+            },
             LaneName::Cni => Box::new(cni_lane()),
         };
-        opened.requests.extend(lane.requests().map(|requests| (interface(*name), requests)));
+        opened.requests.extend(lane.requests().map(|requests| (interface(*name, backend), requests)));
         opened.lanes.push((*name, spawn(*name, lane, core)?));
     }
     Ok(opened)
 }
 
 /// The lane's kernel interface where metrics speak of it.
-fn interface(lane: LaneName) -> &'static str {
+fn interface(lane: LaneName, backend: Option<&Backend>) -> &'static str {
     match lane {
         LaneName::Sysctl => "sysctl",
         LaneName::Route => "route",
         LaneName::Ipvs => "ipvs",
-        LaneName::Sets => "ipset",
+        LaneName::Sets => backend.map_or("ipset", Backend::sets_interface),
         LaneName::Firewall => "nftables",
         LaneName::Cni => "cni",
     }

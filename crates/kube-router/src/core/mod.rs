@@ -14,6 +14,7 @@
 //! is told of an event. How things are planned, ordered and written is decided elsewhere. The core knows controllers
 //! by their trait only.
 
+mod backend;
 mod controller;
 mod controllers;
 mod effect;
@@ -21,8 +22,10 @@ mod flows;
 mod input;
 mod kernel;
 mod lanes;
+mod leftovers;
 mod ownership;
 mod purge;
+mod removal;
 mod report;
 mod speaker;
 mod start;
@@ -34,10 +37,12 @@ use std::time::{Duration, Instant};
 
 use linux::conntrack::Flows;
 use linux::lane::{LaneThread, Report};
+use linux::nftables::monitor::Monitor;
 use linux::reconciler::Reconciler;
 use linux::row::{Key, LaneName};
 use tokio::sync::mpsc;
 
+pub use self::backend::nftables_names;
 pub use self::controller::{Controller, Found, InKernel, Inputs, Needs, Planned};
 use self::controllers::Running;
 pub use self::controllers::{all_controllers, enabled_controllers, needs};
@@ -46,8 +51,10 @@ pub use self::effect::Effect;
 pub use self::input::{Input, News, Sandbox};
 pub use self::lanes::LaneError;
 pub(crate) use self::lanes::cni_lane;
+use self::leftovers::Leftovers;
 pub use self::ownership::Ownership;
 use self::purge::Purge;
+pub use self::removal::{Lanes, RemovalError, remove_all};
 use self::report::Reporter;
 pub use self::start::Start;
 pub use self::waiting::Progress;
@@ -85,6 +92,12 @@ pub struct Core {
     started: Instant,
     beat: Beat,
     ready: Awaited,
+    /// Which packet filter is written to, by name; none where no controller needs one.
+    firewall: Option<&'static str>,
+    /// What the other one holds, until it is removed.
+    leftovers: Option<Leftovers>,
+    /// Tells what others change in ours.
+    _monitor: Option<Monitor>,
     audit: Duration,
     audit_at: Instant,
 }
@@ -171,6 +184,7 @@ impl Core {
             node: self.node.name.to_string(),
             version: version::VERSION.to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
+            firewall: self.firewall.map(str::to_owned),
             ..Status::default()
         };
         let kinds: BTreeSet<Kind> = self
@@ -361,6 +375,23 @@ impl Core {
         }
         if self.controllers.iter().all(|running| running.planning) && self.reconciler.is_settled() {
             self.ready.done();
+            self.take_over();
+        }
+    }
+
+    /// Everything of ours is in the kernel: what a predecessor wrote through the other packet filter may go. Where a row
+    /// of ours is refused it stays, because it may be what enforces that row's purpose.
+    fn take_over(&mut self) {
+        let Some(leftovers) = self.leftovers.take() else { return };
+        let filters = [LaneName::Sets, LaneName::Firewall];
+        let refused = self
+            .reconciler
+            .counts()
+            .any(|(table, count)| filters.contains(&table.lane()) && count.refused > 0);
+        if refused {
+            self.leftovers = Some(leftovers);
+        } else if let Err(error) = leftovers.remove() {
+            tracing::warn!("{error}; the other packet filter's rules stay until the next start");
         }
     }
 

@@ -7,11 +7,13 @@ use linux::reconciler::Reconciler;
 use linux::row::{LaneName, Name};
 use tokio::sync::mpsc;
 
+use super::backend::Backend;
 use super::controller::Controller;
 use super::controllers::{Running, needs};
 use super::effect::Edges;
 use super::input::Input;
 use super::lanes::{self, LaneError};
+use super::leftovers::Leftovers;
 use super::ownership::Ownership;
 use super::purge::Purge;
 use super::report::Reporter;
@@ -64,7 +66,22 @@ impl Core {
         let ipvs = needs.lanes.contains(&LaneName::Ipvs);
         let purge = ipvs.then(Purge::start).transpose()?;
         let requests = opened.requests.into_iter().chain(purge.as_ref().map(Purge::requests)).collect();
-        let facts = Facts { random_fully: opened.random_fully, ..Facts::default() };
+        let backend = opened.backend.as_ref();
+        let facts = Facts {
+            random_fully: backend.is_some_and(Backend::random_fully),
+            verdict_maps: backend.is_some_and(Backend::verdict_maps),
+            ..Facts::default()
+        };
+        for warning in backend.map(Backend::warnings).unwrap_or_default() {
+            tracing::warn!("{warning}");
+        }
+        let mut ownership = Ownership::new(&options);
+        if let Some(backend) = backend.filter(|_| ipvs)
+            // A packet filter that cannot be read holds nothing.
+            && let Ok(rows) = backend.others_ledger().read()
+        {
+            ownership.note(&Reconciler::new(), &rows);
+        }
         let core = Core {
             inbox,
             store: Store::new(name.clone()),
@@ -74,7 +91,7 @@ impl Core {
                 .collect(),
             node: ThisNode { name, object: None, facts },
             reconciler: Reconciler::with_lanes(needs.lanes.iter().copied()),
-            ownership: Ownership::new(&options),
+            ownership,
             lanes: lanes.collect(),
             purge,
             edges: Edges::open(&needs, &options, health_ports, &sender, metrics)?,
@@ -83,6 +100,9 @@ impl Core {
             started: Instant::now(),
             beat: health.watch("core", LANE_PERIOD, GRACE),
             ready,
+            firewall: backend.map(Backend::name),
+            leftovers: backend.map(|backend| Leftovers::beside(backend, &needs.firewall, &options)),
+            _monitor: backend.map(|backend| backend.watch(&sender)).transpose()?.flatten(),
             audit: needs.audit,
             audit_at: Instant::now() + needs.audit,
             options,

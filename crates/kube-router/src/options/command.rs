@@ -12,6 +12,7 @@ use clap::{Arg, Args, Command, FromArgMatches};
 use super::Given;
 use super::bgp::BgpFlags;
 use super::duration::GoDuration;
+use super::firewall::FirewallFlags;
 use super::older::OlderFlags;
 use super::policy::{LoadBalancerFlags, PolicyFlags};
 use super::process::{ApiFlags, ProcessFlags};
@@ -33,6 +34,8 @@ pub(super) struct Flags {
     pub(super) service_ips: ServiceIpFlags,
     #[command(flatten)]
     pub(super) service_proxy: ServiceProxyFlags,
+    #[command(flatten)]
+    pub(super) firewall: FirewallFlags,
     #[command(flatten)]
     pub(super) policy: PolicyFlags,
     #[command(flatten)]

@@ -8,6 +8,7 @@
 mod bgp;
 mod command;
 pub mod duration;
+mod firewall;
 mod help;
 mod older;
 mod peers;
@@ -29,6 +30,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub use self::bgp::{Advertise, Bfd, Bgp, GracefulRestart, RouterId};
+pub use self::firewall::FirewallBackend;
 pub use self::peers::{ExternalPeer, set_passwords_from_file};
 pub use self::policy::{LoadBalancer, NetworkPolicy};
 pub use self::process::{Api, Endpoints, Listen};
@@ -70,6 +72,8 @@ pub struct Options {
     pub service_ips: ServiceIps,
     /// The service proxy.
     pub service_proxy: ServiceProxy,
+    /// What programs the packet filter.
+    pub firewall: FirewallBackend,
     /// The network policy controller.
     pub network_policy: NetworkPolicy,
     /// Pod routing.
@@ -186,6 +190,7 @@ impl Options {
             api,
             service_ips,
             service_proxy,
+            firewall,
             policy,
             routes,
             mut bgp,
@@ -202,6 +207,7 @@ impl Options {
             api: Api::read(api)?,
             service_ips: ServiceIps::read(service_ips, families, &given)?,
             service_proxy: ServiceProxy::read(service_proxy)?,
+            firewall: FirewallBackend::read(&firewall, policy.use_nftables_for_netpol.0)?,
             network_policy: NetworkPolicy::read(&policy)?,
             routes: Routes::read(&routes)?,
             pod_cidrs: older.apply(&mut bgp, families, &given)?,

@@ -16,9 +16,9 @@ pub(super) struct PolicyFlags {
     /// Reject traffic of local pods until their rules are in place
     #[arg(long, default_value = "false")]
     netpol_default_deny: Switch,
-    /// Program network policies with nftables
+    /// The same as --firewall-backend=nftables
     #[arg(long, default_value = "false")]
-    use_nftables_for_netpol: Switch,
+    pub(super) use_nftables_for_netpol: Switch,
 }
 
 /// What the network policy controller does.
@@ -28,8 +28,6 @@ pub struct NetworkPolicy {
     pub sync_period: Duration,
     /// Reject traffic of local pods until their rules are in place.
     pub default_deny: bool,
-    /// Program with nftables.
-    pub nftables: bool,
 }
 
 impl NetworkPolicy {
@@ -37,7 +35,6 @@ impl NetworkPolicy {
         Ok(Self {
             sync_period: positive("iptables-sync-period", flags.iptables_sync_period)?,
             default_deny: flags.netpol_default_deny.0,
-            nftables: flags.use_nftables_for_netpol.0,
         })
     }
 }

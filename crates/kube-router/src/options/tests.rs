@@ -35,6 +35,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("enable-pod-egress", "bool", "true"),
     ("enable-pprof", "bool", "false"),
     ("excluded-cidrs", "cidrs", "[]"),
+    ("firewall-backend", "string", "auto"),
     ("gobgp-admin-address", "string", "127.0.0.1"),
     ("gobgp-admin-port", "uint16", "50051"),
     ("hairpin-mode", "bool", "false"),
@@ -364,6 +365,13 @@ fn a_refusal_names_flag_value_and_reason() {
         (&["--service-node-port-range=2:1"], "service-node-port-range", "2:1", "below the last"),
         (&["--service-node-port-range=5-5"], "service-node-port-range", "5-5", "below the last"),
         (&["--service-node-port-range=1-65536"], "service-node-port-range", "1-65536", "65535"),
+        (&["--firewall-backend=nft"], "firewall-backend", "nft", "neither auto, iptables nor nftables"),
+        (
+            &["--firewall-backend=iptables", "--use-nftables-for-netpol"],
+            "firewall-backend",
+            "iptables",
+            "--use-nftables-for-netpol says nftables",
+        ),
         (&["--overlay-type=Full"], "overlay-type", "Full", "neither subnet nor full"),
         (&["--overlay-encap=gre"], "overlay-encap", "gre", "neither ipip nor fou"),
         (&["--overlay-encap-port=1023"], "overlay-encap-port", "1023", "1024 or more"),
@@ -442,6 +450,19 @@ fn a_refusal_names_flag_value_and_reason() {
         assert_eq!((bad.flag.as_str(), bad.value.as_str()), (*flag, *value), "{flags:?}: {refusal}");
         assert!(bad.reason.contains(reason), "{flags:?}: {refusal}");
         assert!(!refusal.to_string().contains("hunter2"), "{refusal}");
+    }
+}
+
+#[test]
+fn upstreams_nftables_flag_is_ours_for_everything() {
+    for (flags, backend) in [
+        (&[][..], FirewallBackend::Auto),
+        (&["--use-nftables-for-netpol=false"], FirewallBackend::Auto),
+        (&["--use-nftables-for-netpol"], FirewallBackend::Nftables),
+        (&["--use-nftables-for-netpol", "--firewall-backend=nftables"], FirewallBackend::Nftables),
+        (&["--firewall-backend=iptables", "--use-nftables-for-netpol=false"], FirewallBackend::Iptables),
+    ] {
+        assert_eq!(options(flags).firewall, backend, "{flags:?}");
     }
 }
 

@@ -19,7 +19,6 @@ const UNBUILT: &[&str] = &[
     "loadbalancer-sync-period",
     "run-loadbalancer",
     "runtime-endpoint",
-    "use-nftables-for-netpol",
 ];
 
 /// The flags given by the user that have no effect because their feature is not built. A switch that only says `false`

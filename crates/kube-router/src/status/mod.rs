@@ -22,6 +22,8 @@ pub struct Status {
     pub version: String,
     /// Seconds since the agent started.
     pub uptime_seconds: u64,
+    /// The packet filter written to: `iptables` or `nftables`; none where no controller needs one.
+    pub firewall: Option<String>,
     /// Nothing is left to be programmed but what is refused.
     pub settled: bool,
     /// Controllers that run.

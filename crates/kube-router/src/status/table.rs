@@ -20,6 +20,9 @@ pub fn text(status: &Status) -> String {
 fn head(text: &mut String, status: &Status) {
     let up = std::time::Duration::from_secs(status.uptime_seconds);
     let _ = writeln!(text, "node {}, kube-router {}, up {}", status.node, status.version, span(up));
+    if let Some(firewall) = &status.firewall {
+        let _ = writeln!(text, "packet filter: {firewall}");
+    }
     let state = if status.settled { "everything is programmed" } else { "programming" };
     let waiting = status.controllers.iter().filter(|controller| !controller.planning);
     let waiting: Vec<&str> = waiting.map(|controller| controller.name.as_str()).collect();
@@ -122,6 +125,7 @@ mod tests {
             node: "n1".into(),
             version: "v1".into(),
             uptime_seconds: 61,
+            firewall: Some("nftables".into()),
             controllers: vec![ControllerState { name: "service proxy".into(), planning: true }],
             watches: vec![WatchState { kind: "Pod".into(), synced: true, broken: Some("gone".into()) }],
             tables: vec![TableState {

@@ -35,7 +35,13 @@ pub(super) struct Memory {
 }
 
 impl Agent {
+    /// With the service proxy alone.
     pub(super) fn start(lab: &Lab<'_>, world: &World) -> Result<Agent, Error> {
+        let flags = ["--run-service-proxy=true", "--run-firewall=false", "--run-router=false"];
+        Agent::start_with(lab, world, &flags.map(str::to_owned))
+    }
+
+    pub(super) fn start_with(lab: &Lab<'_>, world: &World, flags: &[String]) -> Result<Agent, Error> {
         let log = std::env::temp_dir().join(format!("lab-bench-{}.log", std::process::id()));
         let file = File::create(&log).map_err(io(format!("writing {}", log.display())))?;
         let errors = file.try_clone().map_err(io("sharing the log"))?;
@@ -43,7 +49,7 @@ impl Agent {
         command
             .arg(format!("--master=http://{}", world.address))
             .arg(format!("--hostname-override={}", objects::NODE))
-            .args(["--run-service-proxy=true", "--run-firewall=false", "--run-router=false"])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(errors);

@@ -9,6 +9,7 @@
 //! | [`Part::Rest`] | requests, processes and system calls of an agent that has nothing to do |
 //! | [`Part::Memory`] | resident memory with nothing and with much |
 //! | [`Part::Churn`] | connections through a Service while others churn |
+//! | [`Part::Policy`] | network policy: cold start, one more peer, memory, with either packet filter; natively |
 
 mod agent;
 mod churn;
@@ -17,6 +18,8 @@ mod floor;
 mod memory;
 mod objects;
 mod one_change;
+mod policies;
+mod policy_objects;
 mod report;
 mod rest;
 mod trace;
@@ -40,11 +43,13 @@ pub enum Part {
     Memory,
     /// Connections while others churn.
     Churn,
+    /// Network policy.
+    Policy,
 }
 
 impl Part {
     /// All, in the order they are run.
-    pub const ALL: [Part; 4] = [Part::Scale, Part::Rest, Part::Memory, Part::Churn];
+    pub const ALL: [Part; 5] = [Part::Scale, Part::Rest, Part::Memory, Part::Churn, Part::Policy];
 }
 
 /// What to measure.
@@ -73,6 +78,8 @@ struct Sizes {
     settle: Duration,
     rest: Duration,
     churn: Duration,
+    /// Policies and pods of the two clusters of network policy.
+    policies: [(usize, usize); 2],
 }
 
 impl Sizes {
@@ -86,6 +93,7 @@ impl Sizes {
             settle: seconds(30),
             rest: seconds(60),
             churn: seconds(30),
+            policies: [(100, 1_000), (2_000, 20_000)],
         };
         match options.quick {
             false => full,
@@ -95,6 +103,7 @@ impl Sizes {
                 settle: seconds(5),
                 rest: seconds(10),
                 churn: seconds(5),
+                policies: [(100, 1_000), (400, 4_000)],
                 ..full
             },
         }
@@ -163,6 +172,7 @@ pub fn run(options: &Options, progress: &dyn Fn(&str)) -> Result<Report, Error> 
             Part::Rest => rest::measure(&lab, sizes.scales[1], sizes.endpoints, sizes.rest)?,
             Part::Memory => memory::measure(&lab, sizes.scales[1], sizes.endpoints_for_memory, sizes.settle)?,
             Part::Churn => churn::measure(&lab, sizes.scales[0], sizes.churn)?,
+            Part::Policy => policy(&lab, &sizes)?,
         });
     }
     runtime.shutdown_background();
@@ -192,6 +202,14 @@ fn scale(lab: &Lab<'_>, sizes: &Sizes) -> Result<Vec<Line>, Error> {
             one_change::measure(lab, &started.world, &started.agent, sizes.endpoints, sizes.changes, before)?;
         lines.extend(changed.lines);
         before = Some((services, changed.median));
+    }
+    Ok(lines)
+}
+
+fn policy(lab: &Lab<'_>, sizes: &Sizes) -> Result<Vec<Line>, Error> {
+    let mut lines = Vec::new();
+    for filter in policies::Filter::ALL {
+        lines.extend(policies::measure(lab, filter, sizes.policies, sizes.changes, sizes.settle)?);
     }
     Ok(lines)
 }

@@ -20,7 +20,7 @@ pub(super) struct Flags {
     /// The agent's executable (default: kube-router beside this program)
     #[arg(long)]
     agent: Option<PathBuf>,
-    /// File for the table, as Markdown (default: bench.md beside this program)
+    /// File for the table, as Markdown (default: bench.md, for network policy bench-policy.md, beside this program)
     #[arg(long)]
     results: Option<PathBuf>,
     /// Seconds from start to end, the VM's boot included
@@ -40,12 +40,13 @@ pub(super) struct Flags {
     here: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Choice {
     Scale,
     Rest,
     Memory,
     Churn,
+    Policy,
 }
 
 impl Choice {
@@ -55,7 +56,13 @@ impl Choice {
             Choice::Rest => Part::Rest,
             Choice::Memory => Part::Memory,
             Choice::Churn => Part::Churn,
+            Choice::Policy => Part::Policy,
         }
+    }
+
+    /// Whether it needs what only some kernels have.
+    fn needs_ipvs(self) -> bool {
+        self != Choice::Policy
     }
 }
 
@@ -63,25 +70,40 @@ pub(super) fn run(flags: Flags) -> Result<u8, Failure> {
     let lab = std::env::current_exe()?;
     let beside = |name: &str| lab.parent().unwrap_or(Path::new(".")).join(name);
     let agent = std::path::absolute(flags.agent.clone().unwrap_or_else(|| beside("kube-router")))?;
-    let results = std::path::absolute(flags.results.clone().unwrap_or_else(|| beside("bench.md")))?;
+    let results = |name: &str| std::path::absolute(flags.results.clone().unwrap_or_else(|| beside(name)));
+    let chosen = if flags.only.is_empty() { Choice::value_variants() } else { &flags.only };
+    let (with_ipvs, native): (Vec<Choice>, Vec<Choice>) = chosen.iter().partition(|one| one.needs_ipvs());
     if !agent.is_file() {
         return Err(format!("no agent at {}: `cargo build --release -p kube-router`", agent.display()).into());
     }
-    match flags.here {
-        true => here(&flags, agent, &results),
-        false => where_it_can(&flags, &lab, &agent, &results),
+    if flags.here {
+        return here(&flags, agent, chosen, &results("bench.md")?);
     }
+    let mut status = 0;
+    if !with_ipvs.is_empty() {
+        status = where_it_can(&flags, &lab, &agent, &with_ipvs, &results("bench.md")?)?;
+    }
+    if !native.is_empty() {
+        status = status.max(here(&flags, agent, &native, &results("bench-policy.md")?)?);
+    }
+    Ok(status)
 }
 
 /// On this kernel if it has IPVS, else in the VM: the same command there.
-fn where_it_can(flags: &Flags, lab: &Path, agent: &Path, results: &Path) -> Result<u8, Failure> {
+fn where_it_can(
+    flags: &Flags,
+    lab: &Path,
+    agent: &Path,
+    parts: &[Choice],
+    results: &Path,
+) -> Result<u8, Failure> {
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let mut command = vec![path(lab), "bench".to_owned(), "--here".to_owned()];
     command.extend([format!("--agent={}", path(agent)), format!("--results={}", path(results))]);
     command.extend(flags.quick.then(|| "--quick".to_owned()));
     let named =
         |choice: &Choice| choice.to_possible_value().map(|value| format!("--only={}", value.get_name()));
-    command.extend(flags.only.iter().filter_map(named));
+    command.extend(parts.iter().filter_map(named));
     let options = Options {
         place: Place::Auto,
         timeout: Duration::from_secs(flags.timeout),
@@ -94,11 +116,8 @@ fn where_it_can(flags: &Flags, lab: &Path, agent: &Path, results: &Path) -> Resu
     Ok(statuses.first().and_then(|&status| u8::try_from(status).ok()).unwrap_or(1))
 }
 
-fn here(flags: &Flags, agent: PathBuf, results: &Path) -> Result<u8, Failure> {
-    let parts = match flags.only.is_empty() {
-        true => Part::ALL.to_vec(),
-        false => flags.only.iter().map(|choice| choice.part()).collect(),
-    };
+fn here(flags: &Flags, agent: PathBuf, parts: &[Choice], results: &Path) -> Result<u8, Failure> {
+    let parts = parts.iter().map(|choice| choice.part()).collect();
     let options = bench::Options { agent, quick: flags.quick, parts };
     let started = std::time::Instant::now();
     let progress = |step: &str| eprintln!("bench: {:>5.0} s  {step}", started.elapsed().as_secs_f64());

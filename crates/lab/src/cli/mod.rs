@@ -2,6 +2,7 @@
 
 mod api_server;
 mod bench;
+mod chaos;
 mod demo;
 mod on;
 mod up;
@@ -21,6 +22,13 @@ struct Arguments {
 enum Command {
     /// Measure the agent against a floor measured in the same run
     Bench(bench::Flags),
+    /// Do to a node what goes wrong on nodes, under connections, and count what is lost
+    Chaos {
+        #[command(flatten)]
+        place: Here,
+        #[command(flatten)]
+        flags: chaos::Flags,
+    },
     /// Start a cluster and a shell in it
     Up {
         #[command(flatten)]
@@ -66,6 +74,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) fn run() -> Result<u8, Failure> {
     match Arguments::parse().command {
         Command::Bench(flags) => bench::run(flags),
+        Command::Chaos { place, flags } => place.run(|| chaos::run(flags)),
         Command::Up { place, flags } => place.run(|| up::run(flags)),
         Command::Demo { place, flags } => place.run(|| demo::run(flags)),
         Command::On { name, command } => on::run(&name, &command),

@@ -61,7 +61,7 @@ pub(super) struct Flags {
     #[arg(long)]
     force_vm: bool,
     /// Seconds from start to end, boot included
-    #[arg(long, default_value_t = 1200)]
+    #[arg(long, env = "KUBE_ROUTER_LAB_TIMEOUT", default_value_t = 1200)]
     timeout: u64,
     /// Debian kernel package
     #[arg(long, env = "KUBE_ROUTER_LAB_KERNEL", default_value = "linux-image-amd64")]

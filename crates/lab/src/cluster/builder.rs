@@ -182,10 +182,9 @@ impl Builder {
     }
 
     fn command(&self, fabric: &Fabric, node: &Node) -> Result<Command, Error> {
-        let program = match (&self.program, std::env::var_os("KUBE_ROUTER_BIN")) {
-            (Some(program), _) => program.clone(),
-            (None, Some(program)) => program.into(),
-            (None, None) => beside_this_program()?,
+        let program = match &self.program {
+            Some(program) => program.clone(),
+            None => agent_program()?,
         };
         let gateway = fabric.gateway(0).first().map(|ip| SocketAddr::new(*ip, API_PORT));
         let master = gateway.map_or(String::new(), |gateway| format!("--master=http://{gateway}"));
@@ -193,6 +192,11 @@ impl Builder {
         arguments.extend(self.flags.iter().cloned());
         Ok(Command { program, arguments })
     }
+}
+
+/// The agent's binary: what `KUBE_ROUTER_BIN` names, else `kube-router` beside this program.
+pub fn agent_program() -> Result<PathBuf, Error> {
+    std::env::var_os("KUBE_ROUTER_BIN").map_or_else(beside_this_program, |program| Ok(program.into()))
 }
 
 /// cargo puts binaries in one folder and test executables in its `deps`.

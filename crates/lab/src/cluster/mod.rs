@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 pub use agent::Agent;
-pub use builder::Builder;
+pub use builder::{Builder, agent_program};
 pub use readiness::is_ready;
 
 use crate::api_server::{ApiError, ApiServer, Faults, Handle};
@@ -207,11 +207,6 @@ impl Cluster {
     /// The log of the agent of node number `index` (from 1), all its lives.
     pub fn agent_log(&self, index: usize) -> Result<PathBuf, Error> {
         Ok(self.fabric.folder().join(format!("{}.log", self.node(index)?.name())))
-    }
-
-    /// The program that agents are started from.
-    pub fn agent_program(&self) -> &Path {
-        self.commands.first().map_or(Path::new(""), |command| &command.program)
     }
 
     /// Takes the agent of node number `index` (from 1), to stop or kill it.

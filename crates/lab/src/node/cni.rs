@@ -56,11 +56,11 @@ pub(super) fn chain_waiting_plugin(settings: &Value) -> Result<(), Error> {
     let text = fs::read_to_string(CONFLIST).map_err(failed)?;
     let mut file: Value =
         serde_json::from_str(&text).map_err(|source| Error::Cni { what: text.clone(), source })?;
-    let mut plugin = settings.clone();
-    plugin["type"] = json!(WAITING_PLUGIN);
+    let mut plugin = settings.as_object().cloned().unwrap_or_default();
+    plugin.insert("type".to_owned(), json!(WAITING_PLUGIN));
     if let Some(plugins) = file.get_mut("plugins").and_then(Value::as_array_mut) {
-        plugins.retain(|other| other["type"] != plugin["type"]);
-        plugins.push(plugin);
+        plugins.retain(|other| other.get("type") != plugin.get("type"));
+        plugins.push(Value::Object(plugin));
     }
     fs::write(CONFLIST, format!("{file:#}\n")).map_err(failed)
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::fence::Fence;
 use crate::stage::{SOON, Stage};
-use crate::tables::{cluster, logs};
+use crate::tables::{NFTABLES, cluster, logs};
 
 const PATIENCE: Duration = Duration::from_millis(400);
 
@@ -71,8 +71,8 @@ async fn born(
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_leaves_before_the_rules_are_there() {
     let unknown = Duration::from_secs(1);
-    for default_deny in [true, false] {
-        let flags: &[&str] = if default_deny { &["--netpol-default-deny"] } else { &[] };
+    for flags in [&["--netpol-default-deny"][..], &["--netpol-default-deny", NFTABLES], &[]] {
+        let default_deny = !flags.is_empty();
         let cluster = cluster(Families::Dual, flags).await;
         let stage = Stage::new(cluster.api(), Some(&cluster)).await;
         let mut fence = Fence::new(&cluster).await;
@@ -90,10 +90,7 @@ async fn nothing_leaves_before_the_rules_are_there() {
         let enough = |outcomes: &[Outcome], known: bool| known && outcomes.len() > 60;
         let (outcomes, _) = born(&cluster, "isolated", labels, &to, unknown, enough).await;
         let passed = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-        eprintln!(
-            "default deny {default_deny}: {passed} of {} questions of an isolated pod passed",
-            outcomes.len()
-        );
+        eprintln!("{flags:?}: {passed} of {} questions of an isolated pod passed", outcomes.len());
         if !default_deny {
             // What the flag is for; and the proof that the test would see it.
             assert!(passed > 0, "without the flag the first packets pass: {outcomes:?}");

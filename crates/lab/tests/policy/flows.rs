@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::fence::Fence;
 use crate::stage::{Stage, flows, is_cut};
-use crate::tables::{cluster, logs};
+use crate::tables::{NFTABLES, cluster, logs};
 
 /// One flow, and which pods it is between.
 struct Flow {
@@ -45,7 +45,16 @@ const OTHERS: [(&str, &str); 2] = [("y/b", "z/a"), ("z/c", "x/c")];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_cuts_what_it_forbids() {
-    let cluster = cluster(Families::Dual, &[]).await;
+    cuts_what_it_forbids(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_cuts_what_it_forbids_with_nftables() {
+    cuts_what_it_forbids(&[NFTABLES]).await;
+}
+
+async fn cuts_what_it_forbids(more: &[&str]) {
+    let cluster = cluster(Families::Dual, more).await;
     let stage = Stage::new(cluster.api(), Some(&cluster)).await;
     let mut fence = Fence::new(&cluster).await;
     let nobody = json!([{ "podSelector": { "matchLabels": { "pod": "nobody" } } }]);
@@ -92,10 +101,19 @@ async fn a_policy_cuts_what_it_forbids() {
     assert!(wrong.is_empty(), "a second time: {wrong:#?}\n{}", logs(&cluster));
 }
 
-/// Two policies of one pod: a flow that one of them allows goes on when the other stops to.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_leaves_what_another_allows() {
-    let cluster = cluster(Families::Dual, &[]).await;
+    leaves_what_another_allows(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_leaves_what_another_allows_with_nftables() {
+    leaves_what_another_allows(&[NFTABLES]).await;
+}
+
+/// Two policies of one pod: a flow that one of them allows goes on when the other stops to.
+async fn leaves_what_another_allows(more: &[&str]) {
+    let cluster = cluster(Families::Dual, more).await;
     let stage = Stage::new(cluster.api(), Some(&cluster)).await;
     let mut fence = Fence::new(&cluster).await;
     let from = |peer: Value| json!({ "podSelector": { "matchLabels": { "pod": "a" } }, "ingress": [{ "from": [peer] }] });

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::fence::Fence;
 use crate::stage::{SOON, Stage, holds};
-use crate::tables::{cluster, logs};
+use crate::tables::{NFTABLES, cluster, logs};
 
 /// Connections a second, all probes together.
 const RATE: u32 = 1000;
@@ -62,13 +62,13 @@ fn base(number: usize) -> Value {
 }
 
 /// Connections under way.
-struct Probes {
+pub(crate) struct Probes {
     running: Vec<(String, bool, Asking)>,
 }
 
 impl Probes {
     /// [`RATE`] connections a second, on all pairs, families and TCP and UDP.
-    fn start(stage: &Stage<'_>) -> Self {
+    pub(crate) fn start(stage: &Stage<'_>) -> Self {
         let members = stage.members();
         let find = |name: &str| members.iter().find(|member| member.name == name).expect("a member").clone();
         let mut cells = Vec::new();
@@ -125,14 +125,16 @@ impl Probes {
         (wrong, asked)
     }
 
-    async fn none(self, about: &str, cluster: &Cluster) {
+    /// Stops; nothing may have been that should not.
+    pub(crate) async fn none(self, about: &str, cluster: &Cluster) {
         let (wrong, asked) = self.stop().await;
         eprintln!("{about}: {asked} connections");
         assert!(wrong.is_empty(), "{about}: {wrong:#?}\n{}", logs(cluster));
     }
 }
 
-async fn prepare(stage: &Stage<'_>, fence: &mut Fence) {
+/// The policy and the labels that make pairs allowed and denied.
+pub(crate) async fn prepare(stage: &Stage<'_>, fence: &mut Fence) {
     let banned = json!({ "metadata": { "labels": { "banned": "yes" } } });
     stage.api.patch(Resource::Pods, Some("z"), "b", &banned).unwrap();
     stage.policy("x", "base", base(0));
@@ -142,7 +144,7 @@ async fn prepare(stage: &Stage<'_>, fence: &mut Fence) {
 }
 
 /// One change of many: policies edited, added, removed; pods come and go as peers; labels of pods and namespaces.
-fn change(stage: &Stage<'_>, number: usize) {
+pub(crate) fn change(stage: &Stage<'_>, number: usize) {
     let api = &stage.api;
     let lap = number / 8;
     match number % 8 {
@@ -199,7 +201,16 @@ fn change(stage: &Stage<'_>, number: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_slips_through_and_nothing_fails() {
-    let mut cluster = cluster(Families::Dual, &[]).await;
+    changes_and_deaths(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_slips_through_and_nothing_fails_with_nftables() {
+    changes_and_deaths(&[NFTABLES]).await;
+}
+
+async fn changes_and_deaths(more: &[&str]) {
+    let mut cluster = cluster(Families::Dual, more).await;
     let api = cluster.api();
     api.create(Resource::Namespaces, json!({ "metadata": { "name": "far" } })).unwrap();
     let changes = std::env::var(CHANGES.0).ok().map_or(CHANGES.1, |text| text.parse().expect("a number"));

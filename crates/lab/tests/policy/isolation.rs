@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use lab::api_server::Resource;
-use lab::cluster::{Cluster, eventually};
+use lab::cluster::{Cluster, agent_program, eventually};
 use lab::node::{Families, Pod, PodObject};
 use lab::probe::{Probe, Protocol};
 use lab::process::{command, run};
@@ -174,7 +174,7 @@ async fn nothing_denied_leaves_a_pod_that_waited_for_its_rules() {
     assert!(denied > 0, "nothing arrived from a pod that nobody knew");
     scene.end(&cluster, "unguarded", born);
 
-    node.install_waiting_plugin(cluster.agent_program()).unwrap();
+    node.install_waiting_plugin(&agent_program().unwrap()).unwrap();
     node.chain_waiting_plugin(&json!({ "timeout": "60s" })).unwrap();
     let mut took = Vec::new();
     for number in 0..8 {
@@ -253,7 +253,7 @@ async fn peers_elsewhere(cluster: &Cluster, scene: &mut Scene) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_away_holds_pods_up_as_the_list_says() {
     let mut cluster = cluster(Families::Dual, &[]).await;
-    let program = cluster.agent_program().to_owned();
+    let program = agent_program().unwrap();
     let node = cluster.node(1).unwrap().clone();
     node.install_waiting_plugin(&program).unwrap();
     let scene = Scene::new(&cluster).await;
@@ -326,7 +326,7 @@ async fn an_agent_that_is_away_holds_pods_up_as_the_list_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_default_deny_an_open_list_lets_nothing_pass_either() {
     let mut cluster = cluster(Families::Dual, &["--netpol-default-deny"]).await;
-    let program = cluster.agent_program().to_owned();
+    let program = agent_program().unwrap();
     let node = cluster.node(1).unwrap().clone();
     node.install_waiting_plugin(&program).unwrap();
     node.chain_waiting_plugin(&json!({ "timeout": "60s" })).unwrap();
@@ -364,7 +364,7 @@ async fn the_agent_chains_the_plugin_where_it_is_asked_to() {
         kinds.map(|plugin| plugin["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(list(&cluster), ["bridge"], "no pod could be made by a program that is not there");
-    let program = cluster.agent_program().to_owned();
+    let program = agent_program().unwrap();
     let status = cluster.on_node(1, &format!("{} status", program.display())).unwrap();
     assert!(status.contains("there is no program kube-router-cni in /run/cni-plugins"), "{status}");
 

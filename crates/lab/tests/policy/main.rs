@@ -11,6 +11,7 @@
     reason = "a test fails by panicking, helpers too"
 )]
 
+mod backends;
 mod case;
 mod faults;
 mod fence;

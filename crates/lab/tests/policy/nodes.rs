@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::fence::Fence;
 use crate::stage::{PATIENCE, SOON, Stage};
-use crate::tables::{cluster, logs};
+use crate::tables::{NFTABLES, cluster, logs};
 
 /// Asks TCP and UDP port 80 in each family until `passes` is what all of them do.
 async fn all(about: &str, probe: &Probe, to: &[IpAddr], port: u16, passes: bool) -> Result<(), String> {
@@ -44,7 +44,16 @@ fn on_host(cluster: &Cluster, name: &str, node: usize, port: u16) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_reach_their_own_pods_and_others_by_block() {
-    let cluster = cluster(Families::Dual, &[]).await;
+    nodes_and_hosts(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_reach_their_own_pods_and_others_by_block_with_nftables() {
+    nodes_and_hosts(&[NFTABLES]).await;
+}
+
+async fn nodes_and_hosts(more: &[&str]) {
+    let cluster = cluster(Families::Dual, more).await;
     let stage = Stage::new(cluster.api(), Some(&cluster)).await;
     let mut fence = Fence::new(&cluster).await;
     let members = stage.members();

@@ -14,6 +14,9 @@ use crate::stage::{SOON, Stage, becomes};
 pub(crate) const FLAGS: [&str; 4] =
     ["--run-firewall=true", "--run-service-proxy=false", "--run-router=false", "--metrics-port=20241"];
 
+/// The second packet filter; without it the agents take iptables, which is installed.
+pub(crate) const NFTABLES: &str = "--firewall-backend=nftables";
+
 /// [`FLAGS`] for these families, and more.
 pub(crate) fn flags(families: Families, more: &[&str]) -> Vec<String> {
     let family = match families {
@@ -102,6 +105,11 @@ async fn all_cases_in_both_families() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn all_cases_in_both_families_with_nftables() {
+    play(Families::Dual, Case::read(""), &[NFTABLES]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn upstreams_cases_in_ipv4_alone() {
     play(Families::V4, Case::read("e2e-"), &[]).await;
 }
@@ -109,4 +117,9 @@ async fn upstreams_cases_in_ipv4_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn upstreams_cases_in_ipv6_alone() {
     play(Families::V6, Case::read("e2e-"), &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upstreams_cases_in_ipv6_alone_with_nftables() {
+    play(Families::V6, Case::read("e2e-"), &[NFTABLES]).await;
 }

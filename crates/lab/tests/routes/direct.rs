@@ -1,8 +1,10 @@
 //! Nodes of one subnet: routes go straight to the other node.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use lab::api_server::Resource;
+use lab::probe::Protocol;
 use serde_json::json;
 
 use crate::setup::{PATIENCE, everyone_reaches_everyone, ip, knows, learned, routed};
@@ -20,6 +22,7 @@ async fn pods_reach_pods_on_every_node() {
 
     comes_back_at_once(&cluster).await;
     pods_leave_as_themselves_and_as_their_node(&cluster);
+    outside_sees_the_node(&cluster).await;
 
     // One that is stopped says good-bye.
     assert_eq!(cluster.take_agent(3).unwrap().stop(PATIENCE), Some(0));
@@ -66,10 +69,33 @@ fn pods_leave_as_themselves_and_as_their_node(cluster: &lab::cluster::Cluster) {
     }
 }
 
+/// A host outside of the cluster is asked by a pod, and sees the pod's node.
+async fn outside_sees_the_node(cluster: &lab::cluster::Cluster) {
+    let port = 9053;
+    let _serves = cluster.outside_probe().serve(Protocol::Udp, port).await.unwrap();
+    let probe = cluster.pod_probe("default", "pod-1").expect("it runs");
+    let nodes = cluster.node(1).unwrap().addresses();
+    for (outside, node) in cluster.outside().addresses().into_iter().zip(nodes) {
+        let look = || async {
+            match probe.ask(Protocol::Udp, SocketAddr::new(outside, port)).await {
+                Ok(answer) if answer.source.ip() == node => Ok(()),
+                other => Err(format!("{outside} sees {node}: {other:?}")),
+            }
+        };
+        lab::cluster::eventually(PATIENCE, look).await.unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_comes_is_reached_and_one_that_changes_its_range_too() {
-    let cluster = routed(2, 1, &[]).await;
+    // With the other packet filter.
+    let cluster = routed(2, 1, &["--firewall-backend=nftables"]).await;
     everyone_reaches_everyone("in the beginning", &cluster, &[1, 2]).await;
+    for table in ["ip kube-router-filter-ipv4", "ip6 kube-router-filter-ipv6"] {
+        let nat = cluster.on_node(1, &format!("nft list chain {table} nat-POSTROUTING")).unwrap();
+        assert!(nat.contains("saddr @kube-router-pod-subnets") && nat.contains("masquerade"), "{nat}");
+    }
+    outside_sees_the_node(&cluster).await;
     // The operator gives node 2 another range by annotation: its peers learn it live.
     let patch =
         json!({ "metadata": { "annotations": { "kube-router.io/pod-cidrs": "10.99.2.0/24,fd99:2::/64" } } });

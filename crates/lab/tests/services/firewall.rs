@@ -7,7 +7,8 @@ use lab::probe::{Failure, Probe, Protocol};
 use serde_json::json;
 
 use crate::setup::{
-    Cell, cluster, cluster_ips, fails, in_pod, node_port, pod, programmed, reach, ready, service, tool, until,
+    Cell, NFTABLES, TABLES, cluster, cluster_ips, fails, in_pod, node_port, pod, programmed, reach, ready,
+    service, tool, until,
 };
 
 fn cells(probe: &Probe, protocol: Protocol, ips: &[IpAddr], port: u16) -> Vec<Cell> {
@@ -24,7 +25,18 @@ fn answers_ping(probe: &Probe, ip: IpAddr) -> Result<String, String> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "vm: needs IPVS"]
 async fn service_addresses_answer_on_service_ports_only() {
-    let mut cluster = cluster(1, &[]).await;
+    firewall(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "vm: needs IPVS"]
+async fn service_addresses_answer_on_service_ports_only_with_nftables() {
+    firewall(&[NFTABLES]).await;
+}
+
+async fn firewall(more: &[&str]) {
+    let nftables = more.contains(&NFTABLES);
+    let mut cluster = cluster(1, more).await;
     let web = service(&cluster, "web", "web", json!({ "spec": { "type": "NodePort" } }));
     pod(&cluster, "web-1", 1, "web");
     pod(&cluster, "c-1", 1, "client");
@@ -49,15 +61,24 @@ async fn service_addresses_answer_on_service_ports_only() {
     for ip in ips.iter().chain(&own) {
         answers_ping(&client, *ip).unwrap_or_else(|error| panic!("ping {ip}: {error}"));
     }
-    sets_and_rules(&cluster, &ips, &own, port);
+    match nftables {
+        true => sets_and_rules_of_nftables(&cluster, &ips, &own, port),
+        false => sets_and_rules(&cluster, &ips, &own, port),
+    }
 
-    let replaced = crate::setup::flags(&["--ipvs-permit-all=false"]);
+    let replaced = crate::setup::flags(&[&["--ipvs-permit-all=false"], more].concat());
     cluster.set_agent_flags(1, replaced).unwrap();
     cluster.start_agent(1).unwrap();
     programmed(&cluster, 1).await;
-    let none = |text: &str| !text.contains("-j KUBE-ROUTER-SERVICES");
-    until("no jump", &cluster, 1, "iptables-save -t filter", none).await;
-    until("no jump", &cluster, 1, "ip6tables-save -t filter", none).await;
+    let none =
+        |text: &str| !text.contains("-j KUBE-ROUTER-SERVICES") && !text.contains("jump KUBE-ROUTER-SERVICES");
+    let commands = match nftables {
+        true => TABLES.map(|table| format!("nft list table {table}")),
+        false => ["iptables-save -t filter", "ip6tables-save -t filter"].map(str::to_owned),
+    };
+    for command in commands {
+        until("no jump", &cluster, 1, &command, none).await;
+    }
     reach("without the firewall", &cells(&client, Protocol::Tcp, &ips, 2222), &["node-1"]).await;
     reach("services as before", &cells(&client, Protocol::Tcp, &ips, 80), &["web-1"]).await;
 }
@@ -85,4 +106,27 @@ fn sets_and_rules(cluster: &Cluster, ips: &[IpAddr], own: &[IpAddr], port: u16) 
             "the jump is the first rule of INPUT: {rules}"
         );
     }
+}
+
+/// The same by the names of nftables.
+fn sets_and_rules_of_nftables(cluster: &Cluster, ips: &[IpAddr], own: &[IpAddr], port: u16) {
+    for (table, (ip, node)) in TABLES.into_iter().zip(ips.iter().zip(own)) {
+        let has = |set: &str, member: String| {
+            tool(cluster, 1, &format!("nft get element {table} {set} {{ {member} }}"));
+        };
+        has("kube-router-svip", ip.to_string());
+        has("kube-router-svip", node.to_string());
+        has("kube-router-local-ips", node.to_string());
+        has("kube-router-svip-prt", format!("{ip} . tcp . 80"));
+        has("kube-router-svip-prt", format!("{ip} . udp . 53"));
+        has("kube-router-svip-prt", format!("{ip} . sctp . 132"));
+        has("kube-router-svip-prt", format!("{node} . tcp . {port}"));
+        let rules = tool(cluster, 1, &format!("nft list chain {table} filter-INPUT"));
+        assert!(
+            rules.contains("@kube-router-svip counter") && rules.contains("jump KUBE-ROUTER-SERVICES"),
+            "{rules}"
+        );
+    }
+    let saved = tool(cluster, 1, "iptables-save") + &tool(cluster, 1, "ipset save");
+    assert!(!saved.contains("KUBE-ROUTER") && !saved.contains("kube-router"), "nothing elsewhere: {saved}");
 }

@@ -15,10 +15,12 @@
 
 mod endpoints;
 mod faults;
+mod filters;
 mod firewall;
 mod foreign;
 mod objects;
 mod setup;
 mod sources;
 mod start;
+mod trial;
 mod ways_in;

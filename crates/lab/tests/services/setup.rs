@@ -25,6 +25,11 @@ pub(crate) const FLAGS: [&str; 6] = [
     "--metrics-port=20241",
 ];
 
+/// The second packet filter; without it the agents take iptables, which is installed.
+pub(crate) const NFTABLES: &str = "--firewall-backend=nftables";
+/// Its tables, IPv4 first.
+pub(crate) const TABLES: [&str; 2] = ["ip kube-router-filter-ipv4", "ip6 kube-router-filter-ipv6"];
+
 /// Ports of a Service made by [`service`] and of the pods behind it.
 pub(crate) const PORTS: [(Protocol, u16); 3] =
     [(Protocol::Tcp, 80), (Protocol::Udp, 53), (Protocol::Sctp, 132)];

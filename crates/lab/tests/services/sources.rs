@@ -9,7 +9,8 @@ use lab::probe::{Failure, Probe, Protocol};
 use serde_json::{Value, json};
 
 use crate::setup::{
-    answer_by, cluster, cluster_ips, in_pod, node_port, pod, pod_ips, programmed, ready, service, tool,
+    NFTABLES, TABLES, answer_by, cluster, cluster_ips, flags, in_pod, node_port, pod, pod_ips, programmed,
+    ready, service, tool,
 };
 
 /// External IPs of the service under test, IPv4 first.
@@ -27,7 +28,17 @@ async fn seen_as(about: &str, probe: &Probe, to: IpAddr, ports: [u16; 2], backen
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "vm: needs IPVS"]
 async fn backends_see_who_asks() {
-    let mut cluster = cluster(2, &[]).await;
+    sources(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "vm: needs IPVS"]
+async fn backends_see_who_asks_with_nftables() {
+    sources(&[NFTABLES]).await;
+}
+
+async fn sources(more: &[&str]) {
+    let mut cluster = cluster(2, more).await;
     let web = service(
         &cluster,
         "web",
@@ -55,7 +66,7 @@ async fn backends_see_who_asks() {
         without_hairpin_it_does_not(&cluster, &plain, family).await;
     }
 
-    cluster.set_agent_flags(1, crate::setup::flags(&["--masquerade-all", "--hairpin-mode"])).unwrap();
+    cluster.set_agent_flags(1, flags(&[&["--masquerade-all", "--hairpin-mode"], more].concat())).unwrap();
     cluster.start_agent(1).unwrap();
     programmed(&cluster, 1).await;
     let outside = cluster.outside_probe();
@@ -68,12 +79,19 @@ async fn backends_see_who_asks() {
         let pod = in_pod(&cluster, "web-1");
         seen_as("by --hairpin-mode, without annotation", &pod, vip, [80, 53], "web-1", vip).await;
     }
-    cluster.set_agent_flags(1, crate::setup::flags(&[])).unwrap();
+    cluster.set_agent_flags(1, flags(more)).unwrap();
     cluster.start_agent(1).unwrap();
     programmed(&cluster, 1).await;
-    for command in ["iptables-save -t nat", "ip6tables-save -t nat"] {
-        let rules = tool(&cluster, 1, command);
-        let ours = rules.lines().filter(|line| line.starts_with("-A POSTROUTING") && line.contains("SNAT"));
+    let commands = match more.contains(&NFTABLES) {
+        true => TABLES.map(|table| format!("nft list chain {table} nat-POSTROUTING")),
+        false => ["iptables-save -t nat", "ip6tables-save -t nat"].map(str::to_owned),
+    };
+    for command in commands {
+        let rules = tool(&cluster, 1, &command);
+        let masquerades = |line: &&str| {
+            line.starts_with("-A POSTROUTING") && line.contains("SNAT") || line.contains("snat to")
+        };
+        let ours = rules.lines().filter(masquerades);
         assert_eq!(ours.count(), 1, "the rule of --masquerade-all goes with the flag: {rules}");
     }
 }

@@ -159,7 +159,8 @@ impl Programs {
         }
     }
 
-    fn program(&self, family: Family, what: &str) -> String {
+    /// Name of the program of a family that does `what`: `save` or `restore`.
+    pub fn program(&self, family: Family, what: &str) -> String {
         let base = match family {
             Family::V4 => "iptables",
             Family::V6 => "ip6tables",
@@ -180,7 +181,7 @@ impl Programs {
 
 /// The legacy tables this network namespace has; reading the list creates none, unlike asking for a table. It is
 /// the calling thread's namespace, which need not be that of `/proc/net`.
-fn legacy_tables_exist(family: Family) -> bool {
+pub(crate) fn legacy_tables_exist(family: Family) -> bool {
     let file = match family {
         Family::V4 => "/proc/thread-self/net/ip_tables_names",
         Family::V6 => "/proc/thread-self/net/ip6_tables_names",

@@ -5,12 +5,16 @@
 
 pub mod attribute;
 pub mod generic;
+mod ports;
 mod requests;
 pub mod socket;
+mod wait;
 
 pub use attribute::{Attributes, MessageBuilder};
+pub use ports::OwnPorts;
 pub use requests::Requests;
 pub use socket::{Error, Request, Socket};
+pub(crate) use wait::wait;
 
 /// `NLM_F_*` flags used here.
 pub mod flag {

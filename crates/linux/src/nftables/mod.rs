@@ -10,6 +10,7 @@
 mod cover;
 mod expression;
 mod kernel;
+pub mod monitor;
 mod names;
 pub mod obstacles;
 mod parse;
@@ -21,8 +22,10 @@ mod transaction;
 mod userdata;
 mod wire;
 
-use crate::netlink::{Error, Socket};
-use crate::row::{ChainKey, Family, Name};
+use std::sync::Arc;
+
+use crate::netlink::{Error, OwnPorts, Requests, Socket};
+use crate::row::{ChainKey, Family, FilterTable, Name};
 use crate::rule::Rule;
 
 pub use names::Names;
@@ -38,6 +41,30 @@ pub fn check(rule: &Rule, chain: &ChainKey, service_ports: &Name) -> Result<(), 
     let (family, table) = (chain.family, chain.table);
     let context = render::Context { family, table, service_ports: service_ports.clone() };
     rules::written(rule, &context).map(drop)
+}
+
+/// Asks the kernel for nf_tables.
+///
+/// # Errors
+/// When it has none, or does not let us at it.
+pub fn try_kernel() -> Result<(), Error> {
+    kernel::current_generation(Link::default().open()?).map(drop)
+}
+
+/// Names of the chains in the tables that iptables-nft writes to, of both families. O(chains).
+///
+/// # Errors
+/// When nf_tables cannot be asked.
+pub fn chains_of_iptables() -> Result<Vec<String>, Error> {
+    let mut link = Link::default();
+    let mut names = Vec::new();
+    for family in Family::ALL {
+        for table in FilterTable::ALL {
+            let chains = kernel::chains(link.open()?, family, table.as_str())?;
+            names.extend(chains.into_iter().map(|chain| chain.name));
+        }
+    }
+    Ok(names)
 }
 
 /// Whether a table of ours is there, of either family.
@@ -81,13 +108,20 @@ pub fn remove(names: &Names) -> Result<(), Error> {
 #[derive(Debug, Default)]
 struct Link {
     socket: Option<Socket>,
+    requests: Arc<Requests>,
+    ports: OwnPorts,
 }
 
 impl Link {
     fn open(&mut self) -> Result<&mut Socket, Error> {
         match self.socket {
             Some(ref mut socket) => Ok(socket),
-            None => Ok(self.socket.insert(Socket::open(libc::NETLINK_NETFILTER)?)),
+            None => {
+                let mut socket = Socket::open(libc::NETLINK_NETFILTER)?;
+                socket.count_in(Arc::clone(&self.requests));
+                self.ports.add(socket.port());
+                Ok(self.socket.insert(socket))
+            }
         }
     }
 

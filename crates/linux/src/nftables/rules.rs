@@ -3,7 +3,7 @@
 //! Decided here: that a stage is one transaction, and its order: maps, chains, their rules, entries, then what goes. A
 //! changed chain is written whole. Rules for built-in chains (INPUT, FORWARD, …) stand in chains of our own with the
 //! same hook and priority, in the order of their positions; those are written whole as well, and exist while they
-//! have a rule. What somebody else put into our chains is gone with the next writing.
+//! have a rule. Rules that somebody else puts into them, or moves, make them be written anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -19,7 +19,7 @@ use super::transaction::{Outcomes, Owner, Transaction};
 use super::userdata::{self, COMMENT_BYTES};
 use super::{Link, sweep};
 use crate::lane::{Change, Lane, ReadError, Refusal};
-use crate::netlink::Error;
+use crate::netlink::{Error, OwnPorts, Requests};
 use crate::row::{ChainKey, Family, Key, Position, Row, SetKey, SetKind};
 use crate::rule::{Match, Rule};
 
@@ -44,6 +44,12 @@ impl RulesLane {
     pub fn new(names: Names) -> RulesLane {
         let (chains, hooked) = (BTreeSet::new(), BTreeSet::new());
         RulesLane { names, link: Link::default(), placed: None, chains, hooked }
+    }
+
+    /// Adds the socket's port to these before anything is written through it.
+    pub fn with_ports(mut self, ports: OwnPorts) -> RulesLane {
+        self.link.ports = ports;
+        self
     }
 
     fn context(&self, chain: &ChainKey) -> Context {
@@ -78,10 +84,14 @@ impl RulesLane {
                 rows.push((Key::Chain(key), Row::Chain(rules)));
                 continue;
             }
-            let placed = rules.into_iter().map(|(rule, place)| (place.unwrap_or(Position::Anywhere), rule));
+            let count = rules.len();
+            let placed = rules.into_iter().filter_map(|(rule, place)| Some((place?, rule)));
             let placed: Placed = placed.collect();
+            let disturbed =
+                placed.len() < count || !placed.is_sorted_by(|one, other| turn(one) <= turn(other));
             let row = |(place, rule): &(Position, Rule)| {
-                (Key::ForeignRule(key.clone(), rule.clone()), Row::ForeignRule(*place))
+                let place = if disturbed { elsewhere(*place) } else { *place };
+                (Key::ForeignRule(key.clone(), rule.clone()), Row::ForeignRule(place))
             };
             rows.extend(placed.iter().map(row));
             self.placed.get_or_insert_default().insert(key, placed);
@@ -328,6 +338,10 @@ impl RulesLane {
 }
 
 impl Lane for RulesLane {
+    fn requests(&self) -> Option<Arc<Requests>> {
+        Some(Arc::clone(&self.link.requests))
+    }
+
     fn read(&mut self) -> Result<Vec<(Key, Row)>, ReadError> {
         let mut rows = Vec::new();
         self.placed = Some(BTreeMap::new());
@@ -420,8 +434,11 @@ fn line(rule: &Rule, place: Option<Position>, owner: Owner, context: &Context) -
 pub(super) fn written(rule: &Rule, context: &Context) -> Result<Vec<Expression>, String> {
     let Rule::Known(known) = rule else { return Err("the rule is not understood".to_owned()) };
     let comment = known.comment.clone();
-    if comment.as_ref().is_some_and(|comment| comment.len() > COMMENT_BYTES || comment.contains('\0')) {
-        return Err(format!("a comment has at most {COMMENT_BYTES} bytes, none of them zero"));
+    if comment.as_ref().is_some_and(|comment| comment.len() > COMMENT_BYTES || comment.contains(['\0', '\'']))
+    {
+        return Err(format!(
+            "a comment has at most {COMMENT_BYTES} bytes, none of them zero or a single quote"
+        ));
     }
     let families = known.matches.iter().filter_map(|condition| match condition {
         Match::Source { net, .. } | Match::Destination { net, .. } => Some(Family::of_net(net)),
@@ -445,6 +462,15 @@ fn read_rule(found: &FoundRule, context: &Context) -> (Rule, Option<Position>) {
         None => Rule::Unknown(format!("nft: {}", found.outline).into()),
     };
     (rule, place)
+}
+
+/// What a rule's place is said to be when others have put rules between ours, or moved them: any but its own, so that
+/// the chain is written anew.
+fn elsewhere(position: Position) -> Position {
+    match position {
+        Position::Anywhere => Position::Last,
+        Position::First(_) | Position::Last => Position::Anywhere,
+    }
 }
 
 /// The order of rules in one of our chains with a hook: as their positions say, and the same each time.

@@ -14,7 +14,7 @@ use super::shape::{self, Shape};
 use super::transaction::{Outcomes, Owner, Transaction};
 use super::{Link, sweep};
 use crate::lane::{Change, Lane, ReadError, Refusal};
-use crate::netlink::Error;
+use crate::netlink::{Error, OwnPorts, Requests};
 use crate::row::{Family, Key, Member, Row, SetHeader, SetKey, SetKind};
 
 /// The size shown for a set that nobody here made yet, as after a restart.
@@ -43,6 +43,12 @@ impl SetsLane {
             there: BTreeSet::new(),
             covers: HashMap::new(),
         }
+    }
+
+    /// Adds the socket's port to these before anything is written through it.
+    pub fn with_ports(mut self, ports: OwnPorts) -> SetsLane {
+        self.link.ports = ports;
+        self
     }
 
     fn read_family(&mut self, family: Family, rows: &mut Vec<(Key, Row)>) -> Result<(), Error> {
@@ -223,6 +229,10 @@ impl SetsLane {
 }
 
 impl Lane for SetsLane {
+    fn requests(&self) -> Option<Arc<Requests>> {
+        Some(Arc::clone(&self.link.requests))
+    }
+
     fn read(&mut self) -> Result<Vec<(Key, Row)>, ReadError> {
         let mut rows = Vec::new();
         self.there.clear();

@@ -1,5 +1,7 @@
 //! What is kept with a rule for people and for us: its comment, and where in its chain it was asked to be.
 //!
+//! nft prints a comment between double quotes as it is, and cannot read back one that has such quotes: they are kept as
+//! single ones, so that a listing of our tables can be restored. Comments have no single quotes of their own.
 //! A list of type, length, value, one byte each for the first two. nft knows type 0, the comment, and passes over what
 //! it does not know (libnftnl, `nftnl_udata`).
 
@@ -21,7 +23,8 @@ pub(super) fn encode(comment: Option<&Name>, position: Option<Position>) -> Vec<
     if let Some(comment) = comment {
         let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
         bytes.extend([COMMENT, length]);
-        bytes.extend(comment.bytes().chain([0]));
+        let kept = |byte| if byte == b'"' { b'\'' } else { byte };
+        bytes.extend(comment.bytes().map(kept).chain([0]));
     }
     if let Some(position) = position {
         let (kind, rank) = match position {
@@ -40,7 +43,9 @@ pub(super) fn decode(mut bytes: &[u8]) -> (Option<Name>, Option<Position>) {
     while let [kind, length, rest @ ..] = bytes {
         let Some(value) = rest.get(..usize::from(*length)) else { break };
         match (*kind, value) {
-            (COMMENT, [text @ .., 0]) => comment = std::str::from_utf8(text).ok().map(Name::from),
+            (COMMENT, [text @ .., 0]) => {
+                comment = std::str::from_utf8(text).ok().map(|text| text.replace('\'', "\"").into())
+            }
             (POSITION, [FIRST, rank]) => position = Some(Position::First(*rank)),
             (POSITION, [LAST, _]) => position = Some(Position::Last),
             (POSITION, [ANYWHERE, _]) => position = Some(Position::Anywhere),

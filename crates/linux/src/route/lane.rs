@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::lane::{Change, Lane, ReadError, Refusal};
-use crate::netlink::{Error, Requests};
+use crate::netlink::{Error, OwnPorts, Requests};
 use crate::row::{Key, Row};
 
 use super::fou::{self, Fou};
-use super::socket::{OwnPorts, Rtnetlink, Undecoded};
+use super::socket::{Rtnetlink, Undecoded};
 use super::{RouteScope, read, write};
 
 /// Links, bridge ports, addresses, routes and policy rules of the namespace its first call is made in.

@@ -33,10 +33,11 @@ pub mod monitor;
 pub use address::{LocalAddress, local_addresses};
 pub use lane::RouteLane;
 pub use link::{LinkState, links};
-pub use socket::{OwnPorts, Rtnetlink, Undecoded};
+pub use socket::{Rtnetlink, Undecoded};
 
 use ipnet::IpNet;
 
+pub use crate::netlink::OwnPorts;
 use crate::row::{Key, Name};
 
 /// What of a network namespace could be ours.

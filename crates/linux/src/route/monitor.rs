@@ -13,18 +13,18 @@
 
 use std::collections::HashMap;
 use std::io::{self, PipeReader, PipeWriter};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::thread;
 
 use ipnet::IpNet;
 
 use crate::netlink::socket::Message;
-use crate::netlink::{Error, flag};
+use crate::netlink::{Error, OwnPorts, flag, wait};
 use crate::row::{Key, Name, PolicyRuleKey};
 
 use super::kernel::{group, message, route as number};
 use super::link::{by_index, links};
-use super::socket::{OwnPorts, Rtnetlink};
+use super::socket::Rtnetlink;
 use super::{RouteScope, address, fib, filter, is_host, link, policy_rule, route_key};
 
 /// What happened.
@@ -196,27 +196,6 @@ impl<F: FnMut(Notice)> Listener<F> {
             for notice in notices {
                 (self.each)(notice);
             }
-        }
-    }
-}
-
-/// Blocks until there is something to read (true) or the handle is gone (false).
-#[allow(unsafe_code)] // poll(2) over two descriptors is not in std
-fn wait(listening: RawFd, closed: RawFd) -> bool {
-    let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    let mut fds = [entry(listening), entry(closed)];
-    loop {
-        // SAFETY: the array lives through the call and its length is given.
-        let ready = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, -1) };
-        let [socket, handle] = &fds;
-        if handle.revents != 0 {
-            return false;
-        }
-        if ready > 0 && socket.revents != 0 {
-            return true;
-        }
-        if ready < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-            return false;
         }
     }
 }

@@ -1,8 +1,7 @@
 //! The rtnetlink socket: dumps filtered by the kernel, and a count of messages nobody here could read.
 
-use std::collections::HashSet;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::netlink::{Error, Request, Requests, Socket};
 
@@ -79,22 +78,5 @@ impl Rtnetlink {
 impl AsRawFd for Rtnetlink {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
-    }
-}
-
-/// Port ids of this process's own sockets, shared between those that write and the one that listens, so that a change
-/// of ours is not taken for someone else's.
-#[derive(Debug, Clone, Default)]
-pub struct OwnPorts(Arc<Mutex<HashSet<u32>>>);
-
-impl OwnPorts {
-    /// Adds a socket's port. Ports are never removed: a socket lives as long as its lane.
-    pub fn add(&self, port: u32) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(port);
-    }
-
-    /// Whether a port is one of ours.
-    pub fn contains(&self, port: u32) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&port)
     }
 }

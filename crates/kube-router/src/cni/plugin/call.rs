@@ -168,7 +168,7 @@ impl Call {
     /// A value of `CNI_ARGS`: `KEY=value;KEY=value`.
     fn argument(&self, name: &str) -> Option<&str> {
         let pairs = self.arguments.split(';').filter_map(|pair| pair.split_once('='));
-        pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).last()
+        pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next_back()
     }
 
     fn outcome(&self) -> Result<Outcome, PluginError> {
@@ -189,8 +189,8 @@ impl Outcome {
 
     /// The link on the node's side; of a bridge and its port, the port, which is told later.
     fn host_interface(&self) -> Option<String> {
-        let outside = self.interfaces.iter().filter(|interface| interface.sandbox.is_empty());
-        outside.last().map(|interface| interface.name.clone())
+        let outside = self.interfaces.iter().rev().find(|interface| interface.sandbox.is_empty());
+        outside.map(|interface| interface.name.clone())
     }
 }
 

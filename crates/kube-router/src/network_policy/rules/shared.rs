@@ -9,7 +9,7 @@ use linux::reconciler::Claim;
 use linux::row::{Family, Key, Name, Row, SetKey};
 use linux::rule::{Action, Direction as End, Match, Rule};
 
-use super::{chain_claim, jump, permitted, policy_chain};
+use super::{chain_claim, chain_key, jump, permitted, policy_chain};
 use crate::names::{self, chain, mark};
 use crate::network_policy::compile::{Compiled, Direction};
 use crate::network_policy::hash::Hash;
@@ -45,7 +45,10 @@ pub(in crate::network_policy) fn claims(ip: IpAddr, policies: &[&Compiled]) -> V
         let isolating: Vec<&Compiled> =
             policies.iter().copied().filter(|policy| policy.permits(direction).is_some()).collect();
         let (hash, name) = chain_name(direction, &isolating);
-        claims.push(chain_claim(family, &name, rules(direction, &isolating, &hash)));
+        // The map lets go of this chain before it goes; until then the chains it jumps to must stay.
+        let jumped_to = isolating.iter().map(|policy| policy_chain(&policy.id, direction));
+        let jumped_to = jumped_to.map(|name| Key::Chain(chain_key(family, name))).collect::<Vec<_>>();
+        claims.push(chain_claim(family, &name, rules(direction, &isolating, &hash)).after(jumped_to));
         let key = Key::Verdict(SetKey { family, name: map(direction) }, ip);
         claims.push(Claim::new(key, Row::Verdict(name)));
     }

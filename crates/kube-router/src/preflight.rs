@@ -1,0 +1,124 @@
+//! What another service proxy left on this node: looked for once, before the service proxy starts.
+//!
+//! Two proxies on one node fight over the same packets, and the loser is told nothing: kube-proxy's destination NAT
+//! comes before IPVS, which then never sees them. Decided here, from the rules, links and tables of others: what is
+//! kube-proxy's, and the commands that remove it. Nothing is removed, and nothing keeps the agent from starting.
+//!
+//! Sources: names in kube-proxy's `pkg/proxy/iptables`, `pkg/proxy/ipvs`, `pkg/proxy/nftables`.
+
+use std::fmt;
+
+use linux::iptables::save::chain_names;
+use linux::iptables::tool::{Flavour, Programs};
+use linux::nftables;
+use linux::route::{Rtnetlink, links};
+use linux::row::{Family, Name};
+
+/// Chains of services. Those of the kubelet are named `KUBE-`, too, but not like these.
+const CHAINS: [&str; 3] = ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES"];
+/// What chains of single services and endpoints begin with.
+const CHAIN_PREFIXES: [&str; 4] = ["KUBE-SVC-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-XLB-"];
+/// Lines of a dump that are kube-proxy's, as `grep -E` says it: neither the kubelet's nor ours, so that the command may
+/// run while they do.
+const LINES: &str = "KUBE-(SERVICES|NODEPORTS|EXTERNAL-SERVICES|FORWARD|PROXY-|SVC-|SEP-|EXT-|XLB-|FW-)";
+/// The link that holds service addresses in its IPVS mode.
+const LINK: &str = "kube-ipvs0";
+/// Its table in nftables mode, of each family.
+const TABLE: &str = "kube-proxy";
+
+/// Something of kube-proxy's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// Chains of services.
+    Rules {
+        /// The program that shows them.
+        save: String,
+        /// The program that writes them.
+        restore: String,
+    },
+    /// The link with service addresses, and virtual servers.
+    Link,
+    /// Its own nftables tables.
+    Table,
+}
+
+impl fmt::Display for Leftover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let before = "stop kube-proxy on this node, then run";
+        match self {
+            Leftover::Rules { save, restore } => write!(
+                f,
+                "kube-proxy's rules are on this node and take packets before IPVS sees them: {before}: \
+                 {save} | grep -vE '{LINES}' | {restore}"
+            ),
+            Leftover::Link => write!(
+                f,
+                "kube-proxy's link {LINK} with service addresses is on this node: {before}: ip link delete {LINK}"
+            ),
+            Leftover::Table => write!(
+                f,
+                "kube-proxy's nftables tables are on this node and take packets before IPVS sees them: {before}: \
+                 nft delete table ip {TABLE}; nft delete table ip6 {TABLE}"
+            ),
+        }
+    }
+}
+
+/// What of kube-proxy's is in this network namespace. Up to six processes, and two dumps of the kernel. What cannot be
+/// asked (no nf_tables, no legacy programs) holds nothing.
+pub fn leftovers() -> Vec<Leftover> {
+    let flavours: Vec<Programs> = [Flavour::Legacy, Flavour::Nft]
+        .into_iter()
+        .filter_map(|flavour| Programs::of(flavour).ok())
+        .collect();
+    let flavours = if flavours.is_empty() { Programs::detect().into_iter().collect() } else { flavours };
+    let mut found = Vec::new();
+    for programs in flavours {
+        for family in Family::ALL {
+            if programs.save(family).is_ok_and(|dump| is_kube_proxys(&dump)) {
+                let [save, restore] = ["save", "restore"].map(|what| programs.program(family, what));
+                found.push(Leftover::Rules { save, restore });
+            }
+        }
+    }
+    let has_link = Rtnetlink::open().and_then(|mut kernel| links(&mut kernel));
+    found.extend(
+        has_link.is_ok_and(|links| links.iter().any(|link| *link.name == *LINK)).then_some(Leftover::Link),
+    );
+    let name = || Name::from(TABLE);
+    let tables = nftables::Names { table_v4: name(), table_v6: name(), service_ports: name() };
+    found.extend(nftables::is_in_use(&tables).unwrap_or(false).then_some(Leftover::Table));
+    found
+}
+
+/// Whether a dump declares chains of services.
+fn is_kube_proxys(dump: &str) -> bool {
+    chain_names(dump)
+        .any(|name| CHAINS.contains(&name) || CHAIN_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chains_of_services_are_told_from_those_of_the_kubelet_and_ours() {
+        let of_others = "*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-MARK-MASQ - [0:0]\n:KUBE-POSTROUTING - [0:0]\n\
+                         :KUBE-KUBELET-CANARY - [0:0]\n:KUBE-ROUTER-HAIRPIN - [0:0]\nCOMMIT\n*filter\n\
+                         :KUBE-FIREWALL - [0:0]\n:KUBE-ROUTER-SERVICES - [0:0]\n:KUBE-POD-FW-X - [0:0]\nCOMMIT\n";
+        assert!(!is_kube_proxys(of_others));
+        for chain in ["KUBE-SERVICES", "KUBE-SVC-ERIFXISQEP7F7OF4", "KUBE-SEP-A", "KUBE-EXT-A"] {
+            assert!(is_kube_proxys(&format!("{of_others}*nat\n:{chain} - [0:0]\nCOMMIT\n")), "{chain}");
+        }
+    }
+
+    #[test]
+    fn the_remedy_is_a_command() {
+        let rules =
+            Leftover::Rules { save: "ip6tables-nft-save".into(), restore: "ip6tables-nft-restore".into() };
+        let text = rules.to_string();
+        let command = format!("run: ip6tables-nft-save | grep -vE '{LINES}' | ip6tables-nft-restore");
+        assert!(text.ends_with(&command), "{text}");
+        assert!(Leftover::Link.to_string().ends_with("run: ip link delete kube-ipvs0"));
+    }
+}

@@ -1,0 +1,104 @@
+//! What others take away by hand. Until it is back, connections may fail or pass by that deletion alone, so these are held
+//! to coming back.
+
+use std::time::{Duration, Instant};
+
+use super::Error;
+use super::report::Outcome;
+use super::stage::{SOON, Stage};
+use crate::cluster::eventually;
+
+/// An object of node 1, how it is taken away, and where it is seen again.
+struct Deletion {
+    what: &'static str,
+    line: String,
+    look: &'static str,
+    sign: String,
+}
+
+/// Takes away one kind of object after the other.
+pub(super) async fn all(stage: &mut Stage, progress: &dyn Fn(&str)) -> Result<Vec<Outcome>, Error> {
+    let mut outcomes = Vec::new();
+    for deletion in deletions(stage)? {
+        progress(deletion.what);
+        let probes = stage.ask();
+        let back = back(stage, &deletion).await;
+        let (asked, lost, leaked) = probes.stop().await;
+        let (back, said) = match back {
+            Ok(back) => (Some(back), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        outcomes.push(Outcome { what: deletion.what.to_owned(), times: 1, asked, lost, leaked, back, said });
+    }
+    stage.settled().await?;
+    Ok(outcomes)
+}
+
+async fn back(stage: &Stage, deletion: &Deletion) -> Result<Duration, Error> {
+    let there = |text: &str| text.contains(&deletion.sign);
+    if !there(&stage.tool(deletion.look)?) {
+        return Err(Error::Object(deletion.what));
+    }
+    stage.tool(&deletion.line)?;
+    let gone = Instant::now();
+    let look = || async {
+        match stage.tool(deletion.look) {
+            Ok(text) if there(&text) => Ok(()),
+            Ok(text) => Err(format!("{} is back: {text}", deletion.what)),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    eventually(SOON, look).await?;
+    Ok(gone.elapsed())
+}
+
+fn deletions(stage: &Stage) -> Result<Vec<Deletion>, Error> {
+    let vip = stage.vips.first().ok_or(Error::Object("service address"))?;
+    let range = stage.cluster.node(2)?.pod_ranges().first().map(ToString::to_string);
+    let range = range.ok_or(Error::Object("pod range of node-2"))?;
+    let deletion = |what, line: &str, look, sign: &str| Deletion {
+        what,
+        line: line.to_owned(),
+        look,
+        sign: sign.to_owned(),
+    };
+    let dummy = "ip addr show dev kube-dummy-if";
+    let servers = "ipvsadm -Sn";
+    let forward = "iptables -S FORWARD";
+    Ok(vec![
+        deletion(
+            "a service's address",
+            &format!("ip addr del {vip}/32 dev kube-dummy-if"),
+            dummy,
+            &vip.to_string(),
+        ),
+        deletion("kube-dummy-if", "ip link del kube-dummy-if", "ip addr show", &format!("{vip}/32")),
+        deletion(
+            "a route to another node's pods",
+            &format!("ip route del {range}"),
+            "ip route show proto 17",
+            &range,
+        ),
+        deletion("a virtual server", &format!("ipvsadm -D -t {vip}:80"), servers, &format!("-A -t {vip}:80")),
+        deletion("all virtual servers", "ipvsadm -C", servers, &format!("-A -t {vip}:80")),
+        deletion(
+            "members of a set",
+            "ipset flush kube-router-local-ips",
+            "ipset list kube-router-local-ips",
+            "172.31.",
+        ),
+        deletion("our jumps", "iptables -F FORWARD", forward, "KUBE-ROUTER-FORWARD"),
+        deletion(
+            "rules of a chain",
+            "iptables -F KUBE-ROUTER-FORWARD",
+            "iptables -S KUBE-ROUTER-FORWARD",
+            "-A KUBE-ROUTER-FORWARD",
+        ),
+        deletion(
+            "every rule of a table",
+            "iptables -t nat -F",
+            "iptables -t nat -S POSTROUTING",
+            "KUBE-ROUTER",
+        ),
+    ])
+}

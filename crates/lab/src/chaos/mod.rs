@@ -1,0 +1,85 @@
+//! `lab chaos`: what goes wrong on real nodes, done on purpose under connections that go on all the time.
+//!
+//! Decided here: the order of the drills and what each is held to. [`stage`] has the cluster and the connections,
+//! [`drill`] what is done to it, [`deletion`] what others take away, [`report`] the table.
+
+mod deletion;
+mod drill;
+mod report;
+mod stage;
+
+use std::time::Duration;
+
+pub use report::{Outcome, Report};
+
+use crate::{cluster, node, process};
+use drill::Drill;
+use stage::Stage;
+
+/// What to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How often an agent is killed, and stopped.
+    pub deaths: u32,
+    /// How long the API server is away.
+    pub away: Duration,
+    /// The same choices of moments for the same number.
+    pub seed: u64,
+}
+
+impl Options {
+    /// Everything once or a few times: whether it holds at all.
+    pub const SHORT: Options = Options { deaths: 3, away: Duration::from_secs(5), seed: 1 };
+    /// As often and as long as the promise says.
+    pub const LONG: Options = Options { deaths: 100, away: Duration::from_secs(600), seed: 1 };
+}
+
+/// Step that failed, so that there is no table.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Building or driving the cluster.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+    /// Entering a node.
+    #[error(transparent)]
+    Node(#[from] node::Error),
+    /// A tool on a node.
+    #[error(transparent)]
+    Process(#[from] process::Error),
+    /// An object the API server should have.
+    #[error("the API server has no {0}")]
+    Object(&'static str),
+    /// The machine loses connections by itself.
+    #[error("even the lowest rate of connections is too high for this machine when nothing is wrong: {0}")]
+    Control(String),
+}
+
+/// Runs every drill in one cluster. `progress` is told each step.
+pub async fn run(options: &Options, progress: &dyn Fn(&str)) -> Result<Report, Error> {
+    progress("two nodes with all controllers, a service, a policy");
+    let mut stage = Stage::new(options.seed).await?;
+    progress("a control run: the highest rate at which this machine loses nothing");
+    let rate = stage.find_rate().await?;
+    let mut outcomes = Vec::new();
+    for drill in Drill::ALL {
+        progress(drill.name());
+        let probes = stage.ask();
+        let times = drill.perform(&mut stage, options).await;
+        let (asked, lost, leaked) = probes.stop().await;
+        let (times, said) = match times {
+            Ok(times) => (times, None),
+            Err(error) => (0, Some(error.to_string())),
+        };
+        outcomes.push(Outcome {
+            what: drill.name().to_owned(),
+            times,
+            asked,
+            lost,
+            leaked,
+            back: None,
+            said,
+        });
+    }
+    outcomes.extend(deletion::all(&mut stage, progress).await?);
+    Ok(Report { rate, outcomes })
+}

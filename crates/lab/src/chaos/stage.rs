@@ -1,0 +1,201 @@
+//! The cluster of the drills, and the connections that go on while they are done: through a service, from node to node
+//! by a route, and two that a policy forbids.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Error;
+use crate::api_server::Resource;
+use crate::cluster::{Cluster, eventually};
+use crate::probe::{Asking, Probe, Protocol};
+
+/// Bound of every wait; emulated machines are slow.
+pub(super) const SOON: Duration = Duration::from_secs(90);
+/// All three controllers. Audits come often, so that what only an audit finds is found while one watches.
+const FLAGS: [&str; 9] = [
+    "--run-router=true",
+    "--run-firewall=true",
+    "--run-service-proxy=true",
+    "--enable-ipv6",
+    "--bgp-graceful-restart=true",
+    "--service-cluster-ip-range=10.96.0.0/16,fd96::/112",
+    "--ipvs-sync-period=5s",
+    "--iptables-sync-period=5s",
+    "--routes-sync-period=5s",
+];
+/// Connections a second that are tried, all together, the highest first.
+const RATES: [u32; 4] = [200, 100, 50, 20];
+const CONTROL: Duration = Duration::from_secs(5);
+/// How long an allowed connection may take: a slow one is not a lost one.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long one waits for a forbidden connection to be answered after all.
+const FORBIDDEN_PATIENCE: Duration = Duration::from_secs(2);
+const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
+const PORT: u16 = 8080;
+
+/// A cluster, and who asks whom in it.
+pub(super) struct Stage {
+    pub(super) cluster: Cluster,
+    pub(super) random: fastrand::Rng,
+    /// The service's address of each family.
+    pub(super) vips: Vec<IpAddr>,
+    allowed: Vec<(Probe, SocketAddr)>,
+    forbidden: Vec<(Probe, SocketAddr)>,
+    rate: u32,
+}
+
+/// Connections under way.
+pub(super) struct Probes {
+    allowed: Vec<Asking>,
+    forbidden: Vec<Asking>,
+}
+
+impl Probes {
+    /// Ends them: how many were made, how many allowed ones failed, how many forbidden ones were answered.
+    pub(super) async fn stop(self) -> (usize, usize, usize) {
+        let (mut asked, mut lost, mut leaked) = (0, 0, 0);
+        for asking in self.allowed {
+            let rate = asking.stop().await;
+            asked += rate.asked;
+            lost += rate.failed.len();
+        }
+        for asking in self.forbidden {
+            let rate = asking.stop().await;
+            asked += rate.asked;
+            leaked += rate.answered.values().sum::<usize>();
+        }
+        (asked, lost, leaked)
+    }
+}
+
+impl Stage {
+    /// Builds it and waits until every pair answers, or does not, as it should.
+    pub(super) async fn new(seed: u64) -> Result<Self, Error> {
+        let builder = Cluster::builder().nodes(2).dual_stack().route_pods(false).agent_flags(FLAGS);
+        let mut cluster = builder.start().await?;
+        let api = cluster.api();
+        let pods =
+            [("web-1", 1, "web"), ("web-2", 2, "web"), ("client", 1, "client"), ("stranger", 1, "stranger")];
+        for (name, node, app) in pods {
+            api.create(Resource::Pods, pod(name, node, app)).map_err(crate::cluster::Error::from)?;
+        }
+        let service = api.create(Resource::Services, service()).map_err(crate::cluster::Error::from)?;
+        api.create(Resource::NetworkPolicies, policy()).map_err(crate::cluster::Error::from)?;
+        cluster.agents_ready(SOON).await?;
+        cluster.pods_ready(SOON).await?;
+        let vips = addresses(&service, "/spec/clusterIPs", |ip| ip);
+        let web: Vec<IpAddr> = ["web-1", "web-2"]
+            .iter()
+            .filter_map(|name| api.get(Resource::Pods, Some("default"), name))
+            .flat_map(|pod| addresses(&pod, "/status/podIPs", |ip| ip.get("ip").unwrap_or(&Value::Null)))
+            .collect();
+        let probe = |name: &'static str| cluster.pod_probe("default", name).ok_or(Error::Object(name));
+        let (client, stranger) = (probe("client")?, probe("stranger")?);
+        let service_port = vips.iter().map(|ip| SocketAddr::new(*ip, 80));
+        let pod_port = web.iter().map(|ip| SocketAddr::new(*ip, PORT));
+        let from = |probe: &Probe, patience, to: Vec<SocketAddr>| -> Vec<(Probe, SocketAddr)> {
+            to.into_iter().map(|to| (probe.clone().patience(patience), to)).collect()
+        };
+        let allowed = from(&client, PATIENCE, service_port.clone().chain(pod_port.clone()).collect());
+        let forbidden = from(&stranger, FORBIDDEN_PATIENCE, service_port.chain(pod_port).collect());
+        let random = fastrand::Rng::with_seed(seed);
+        let stage = Stage { cluster, random, vips, allowed, forbidden, rate: 0 };
+        stage.settled().await?;
+        Ok(stage)
+    }
+
+    /// Waits until every allowed pair is answered and no forbidden one.
+    pub(super) async fn settled(&self) -> Result<(), Error> {
+        let look = || async {
+            for (probe, to) in &self.allowed {
+                let asked = probe.clone().patience(FORBIDDEN_PATIENCE).ask(Protocol::Tcp, *to).await;
+                asked.map_err(|failure| format!("{} reaches {to}: {failure}", probe.name()))?;
+            }
+            for (probe, to) in &self.forbidden {
+                if probe.ask(Protocol::Tcp, *to).await.is_ok() {
+                    return Err(format!("{} is kept from {to}", probe.name()));
+                }
+            }
+            Ok(())
+        };
+        Ok(eventually(SOON, look).await?)
+    }
+
+    /// Finds and keeps the highest rate at which nothing is lost while nothing is wrong.
+    pub(super) async fn find_rate(&mut self) -> Result<u32, Error> {
+        let mut said = String::new();
+        for rate in RATES {
+            self.rate = rate;
+            let probes = self.ask();
+            tokio::time::sleep(CONTROL).await;
+            match probes.stop().await {
+                (_, 0, 0) => return Ok(rate),
+                (asked, lost, leaked) => {
+                    said = format!("{lost} lost and {leaked} leaked of {asked} at {rate}/s")
+                }
+            }
+        }
+        Err(Error::Control(said))
+    }
+
+    /// Starts to ask on every pair.
+    pub(super) fn ask(&self) -> Probes {
+        let pairs = u32::try_from(self.allowed.len() + self.forbidden.len()).unwrap_or(u32::MAX);
+        let each = (self.rate / pairs).max(1);
+        let start = |pairs: &[(Probe, SocketAddr)]| -> Vec<Asking> {
+            pairs.iter().map(|(probe, to)| probe.rate(Protocol::Tcp, *to, each, FOR_EVER)).collect()
+        };
+        Probes { allowed: start(&self.allowed), forbidden: start(&self.forbidden) }
+    }
+
+    /// Starts the agent of node 1 and waits until it is ready.
+    pub(super) async fn start_agent(&mut self) -> Result<(), Error> {
+        self.cluster.start_agent(1)?;
+        Ok(self.cluster.agents_ready(SOON).await?)
+    }
+
+    /// A tool on node 1.
+    pub(super) fn tool(&self, line: &str) -> Result<String, Error> {
+        Ok(self.cluster.on_node(1, line)?)
+    }
+}
+
+fn addresses(object: &Value, pointer: &str, ip: impl Fn(&Value) -> &Value) -> Vec<IpAddr> {
+    let list = object.pointer(pointer).and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(|entry| ip(entry).as_str()?.parse().ok()).collect()
+}
+
+fn pod(name: &str, node: u8, app: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": name, "namespace": "default", "labels": { "app": app } },
+        "spec": {
+            "nodeName": format!("node-{node}"),
+            "containers": [{ "name": "c", "image": "lab", "ports": [{ "containerPort": PORT }] }],
+        },
+    })
+}
+
+fn service() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web", "namespace": "default" },
+        "spec": {
+            "selector": { "app": "web" }, "ipFamilyPolicy": "RequireDualStack",
+            "ports": [{ "port": 80, "targetPort": PORT }],
+        },
+    })
+}
+
+/// Only clients may talk to the web.
+fn policy() -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": { "name": "clients", "namespace": "default" },
+        "spec": {
+            "podSelector": { "matchLabels": { "app": "web" } },
+            "ingress": [{ "from": [{ "podSelector": { "matchLabels": { "app": "client" } } }] }],
+        },
+    })
+}

@@ -1,0 +1,83 @@
+//! The images: built by the script a user runs, from the agent of this build.
+
+use std::fs;
+use std::path::Path;
+
+use lab::process::{command, run};
+use serde_json::Value;
+
+use crate::{agent, root};
+
+/// Where the image of this build is kept for tests in the VM, which has no network to build it.
+const KEPT: &str = "target/lab-image";
+
+fn build(output: &Path) {
+    let script = root().join("scripts/image.sh");
+    let mut build = command(script);
+    build.arg(agent()).arg("amd64").arg(output);
+    run(&mut build).unwrap_or_else(|error| {
+        panic!("{error} (the VM has no network: build it before, as `make test-vm` does)")
+    });
+}
+
+/// The image of this build as `image.tar` in a folder, for a runtime to import; built if it is older than the agent.
+pub(crate) fn archive() -> tempfile::TempDir {
+    let folder = root().join(KEPT);
+    let age = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
+    if age(&folder.join("oci/index.json")) < age(&agent()) {
+        build(&folder);
+    }
+    let archive = tempfile::tempdir().unwrap();
+    let layout = archive.path().join("oci");
+    run(command("cp").arg("-r").arg(folder.join("oci")).arg(&layout)).unwrap();
+    // Without the tag nobody runs: unpacking is dear in the VM.
+    let unused = format!("{}:{}-nft", layout.display(), env!("CARGO_PKG_VERSION"));
+    run(command("umoci").args(["rm", "--image", &unused])).unwrap();
+    run(command("umoci").args(["gc", "--layout"]).arg(&layout)).unwrap();
+    run(command("tar").arg("-C").arg(&layout).arg("-cf").arg(archive.path().join("image.tar")).arg("."))
+        .unwrap();
+    archive
+}
+
+fn index(folder: &Path) -> Value {
+    serde_json::from_slice(&fs::read(folder.join("oci/index.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn an_image_built_twice_is_the_same() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    build(first.path());
+    build(second.path());
+    let (index, again) = (index(first.path()), index(second.path()));
+    assert_eq!(index, again);
+    let tags: Vec<&str> = index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|manifest| manifest["annotations"]["org.opencontainers.image.ref.name"].as_str().unwrap())
+        .collect();
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(tags, [version.to_owned(), format!("{version}-nft")]);
+    bill_of_materials(first.path(), version);
+}
+
+/// What is linked into the agent and what comes from Debian is listed, and nothing that only builds or tests it.
+fn bill_of_materials(folder: &Path, version: &str) {
+    let components = |tag: &str| -> Vec<String> {
+        let text = fs::read(folder.join(format!("kube-router-{tag}.cdx.json"))).unwrap();
+        let bill: Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!((&bill["bomFormat"], &bill["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
+        let components = bill["components"].as_array().unwrap();
+        components.iter().map(|part| part["purl"].as_str().unwrap().to_owned()).collect()
+    };
+    let (full, nft) = (components(version), components(&format!("{version}-nft")));
+    let has = |list: &[String], start: &str| list.iter().any(|purl| purl.starts_with(start));
+    for crate_name in ["kube-client", "tokio", "rustls", "netgauze-bgp-pkt"] {
+        assert!(has(&nft, &format!("pkg:cargo/{crate_name}@")), "{crate_name}: {nft:?}");
+    }
+    assert!(!has(&nft, "pkg:cargo/proptest@") && !has(&nft, "pkg:cargo/lab@"), "{nft:?}");
+    assert!(!has(&nft, "pkg:deb/"), "{nft:?}");
+    for package in ["iptables", "kmod", "busybox-static", "libc6", "containernetworking-plugins"] {
+        assert!(has(&full, &format!("pkg:deb/debian/{package}@")), "{package}: {full:?}");
+    }
+}

@@ -1,0 +1,48 @@
+//! What is shipped, at work: manifests taken by an API server, images built twice alike, and the agent under containerd
+//! and runc with the privileges its manifest gives it, and no others.
+//!
+//! What the files say is held to the options and the API's types in `crates/kube-router/tests/product`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking, helpers too"
+)]
+
+mod container;
+mod containers;
+mod image;
+mod manifests;
+mod scripts;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// The repository.
+fn root() -> PathBuf {
+    std::fs::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")).unwrap()
+}
+
+/// The agent that was built along with this test.
+fn agent() -> PathBuf {
+    let beside = || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("kube-router");
+    let agent = std::env::var_os("KUBE_ROUTER_BIN").map_or_else(beside, PathBuf::from);
+    assert!(agent.is_file(), "{} is missing: `cargo build -p kube-router`", agent.display());
+    agent
+}
+
+/// Name and documents of every file of `daemonset/`.
+fn manifests() -> Vec<(PathBuf, Vec<Value>)> {
+    let entries = std::fs::read_dir(root().join("daemonset")).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() > 10, "{files:?}");
+    let read = |path: PathBuf| {
+        let documents = serde_saphyr::from_multiple(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        (path, documents)
+    };
+    files.into_iter().map(read).collect()
+}
