@@ -6,14 +6,16 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use linux::conntrack::Flow;
 use linux::lane::Report;
-use linux::row::{Key, LaneName, Row, VirtualServerKey};
-use tokio::sync::oneshot;
+use linux::row::{Key, LaneName, Name, Row, VirtualServerKey};
+use tokio::sync::{oneshot, watch};
 
+use super::waiting::Progress;
 use crate::kube::model::{ObjectName, WatchEvent};
 use crate::network_services::drain::RealServerKey;
 use crate::node::Facts;
 use crate::secret::Secret;
 use crate::status::Status;
+use crate::store::Announced;
 
 /// One message to the core.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub enum Input {
     Reread(LaneName),
     /// The process ends: say good-bye to whoever would wait for us, then tell.
     Stop(oneshot::Sender<()>),
+    /// The container runtime makes a pod, or has removed one.
+    Sandbox(Sandbox),
     /// Something for one controller.
     News(News),
     /// Somebody asks for the status.
@@ -42,8 +46,21 @@ impl From<WatchEvent> for Input {
     }
 }
 
-/// What concerns one controller, by where it comes from. Best paths of BGP and hand-overs of the CNI plugin are to be
-/// variants here, like API objects inputs of plans.
+/// What the CNI plugin hands over.
+#[derive(Debug)]
+pub enum Sandbox {
+    /// It is being wired; who waits for its rules, if anybody does.
+    Wired(Announced, Option<watch::Sender<Progress>>),
+    /// It is gone.
+    Removed {
+        /// Whose it was.
+        pod: ObjectName,
+        /// The runtime's identifier.
+        container: Name,
+    },
+}
+
+/// What concerns one controller, by where it comes from.
 #[derive(Debug)]
 pub enum News {
     /// Draining real servers without connections.

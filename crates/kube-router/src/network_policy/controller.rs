@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use linux::firewall::FirewallScope;
-use linux::reconciler::{Claim, Gate};
+use linux::reconciler::{Claim, Gate, Reconciler};
 use linux::row::{Family, Key, LaneName, Name, Row};
 
 use super::rules::{frame, members, pod, policy, shared};
 use super::{Index, NetworkPolicies, Subject, found};
 use crate::core::{Controller, Effect, Found, InKernel, Inputs, Needs, News, Planned};
-use crate::kube::model::{Kind, ObjectName};
+use crate::kube::model::{Kind, ObjectName, Pod};
 use crate::kube::watch::Selection;
 use crate::names::{chain, set};
 use crate::node::Facts;
 use crate::options::Options;
+use crate::owner::Owner;
 use crate::store::Dirty;
 
 /// Whether packets between pods on one bridge pass the packet filter at all; in the module br_netfilter.
@@ -135,6 +136,14 @@ impl Controller for NetworkPolicies {
         vec![Gate::new(covers, self.built)]
     }
 
+    fn guards_pods(&self) -> bool {
+        true
+    }
+
+    fn guards(&self, pod: &Pod, inputs: Inputs<'_>, rows: &Reconciler<Owner>) -> bool {
+        self.is_guarded(pod, inputs, rows)
+    }
+
     /// Of several findings about one policy the last is what is wrong with it now.
     fn take_found(&mut self) -> Vec<Found> {
         let last: BTreeMap<_, _> = std::mem::take(&mut self.found).into_iter().collect();
@@ -149,7 +158,7 @@ impl Controller for NetworkPolicies {
 }
 
 impl NetworkPolicies {
-    fn families(&self) -> impl Iterator<Item = Family> {
+    pub(super) fn families(&self) -> impl Iterator<Item = Family> {
         Family::ALL.into_iter().filter(|family| self.index.enforces(*family))
     }
 

@@ -17,6 +17,7 @@ mod controller;
 mod evaluate;
 mod flows;
 mod found;
+mod guarded;
 mod hash;
 mod index;
 mod matcher;

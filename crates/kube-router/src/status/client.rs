@@ -4,8 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
+use hyper::{Method, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
@@ -44,23 +45,39 @@ pub enum ClientError {
 /// # Errors
 /// [`ClientError`].
 pub async fn status(path: &Path) -> Result<Status, ClientError> {
-    let answer =
-        tokio::time::timeout(PATIENCE, get(path, "/v1/status")).await.map_err(|_| ClientError::Late)??;
-    Ok(serde_json::from_slice(&answer)?)
+    let asked = ask(path, Method::GET, "/v1/status", Bytes::new());
+    let (code, body) = tokio::time::timeout(PATIENCE, asked).await.map_err(|_| ClientError::Late)??;
+    if code.is_success() {
+        Ok(serde_json::from_slice(&body)?)
+    } else {
+        Err(ClientError::Answer(code.to_string()))
+    }
 }
 
-async fn get(path: &Path, target: &str) -> Result<Bytes, ClientError> {
+/// Sends one request, with a body of JSON or none, and returns what is answered. Waits for ever.
+///
+/// # Errors
+/// [`ClientError`], if there is no answer.
+pub(crate) async fn ask(
+    path: &Path,
+    method: Method,
+    target: &str,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), ClientError> {
     let stream = UnixStream::connect(path)
         .await
         .map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // Ends with the request; its own error is the request's, too.
     tokio::spawn(connection);
-    let request =
-        hyper::Request::get(target).header(hyper::header::HOST, "kube-router").body(Empty::<Bytes>::new());
+    let request = hyper::Request::builder()
+        .method(method)
+        .uri(target)
+        .header(header::HOST, "kube-router")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body));
     let request = request.map_err(|error| ClientError::Answer(error.to_string()))?;
     let response = sender.send_request(request).await?;
     let code = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
-    if code.is_success() { Ok(body) } else { Err(ClientError::Answer(code.to_string())) }
+    Ok((code, response.into_body().collect().await?.to_bytes()))
 }
