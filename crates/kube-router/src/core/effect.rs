@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bgp::driver::PeerReport;
 use linux::conntrack::Flow;
 use linux::row::LaneName;
 use tokio::runtime::Handle;
@@ -39,6 +40,8 @@ pub enum Effect {
         /// Sets, of both families.
         sets: usize,
     },
+    /// This many learned prefixes have a route.
+    HostRoutes(usize),
     /// Tell which flows run from or to these addresses; every one is answered.
     ReadFlows(Vec<IpAddr>),
     /// These flows are forbidden from now on, or not any longer.
@@ -89,6 +92,11 @@ impl Edges {
         }
     }
 
+    /// Asks the BGP speaker for its peers, if there is one.
+    pub(super) fn peers(&self) -> Option<oneshot::Receiver<Vec<PeerReport>>> {
+        self.speaker.as_ref().map(SpeakerEdge::peers)
+    }
+
     pub(super) fn perform(&self, effect: Effect) {
         match effect {
             Effect::WatchDrains(servers) => {
@@ -100,6 +108,9 @@ impl Edges {
                 let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
                 self.metrics.policy_chains.set(gauge(chains));
                 self.metrics.policy_ipsets.set(gauge(sets));
+            }
+            Effect::HostRoutes(count) => {
+                self.metrics.host_routes_synced.set(i64::try_from(count).unwrap_or(i64::MAX));
             }
             Effect::ReadFlows(addresses) => self.ask_flows(Question::Touching(addresses)),
             Effect::MarkFlows { flows, forbidden } => self.ask_flows(Question::Mark { flows, forbidden }),

@@ -47,7 +47,7 @@ use self::controllers::Running;
 pub use self::controllers::{all_controllers, enabled_controllers, needs};
 use self::effect::Edges;
 pub use self::effect::Effect;
-pub use self::input::{Input, News};
+pub use self::input::{Account, Input, News};
 pub use self::lanes::LaneError;
 use self::leftovers::Leftovers;
 pub use self::ownership::Ownership;
@@ -55,6 +55,7 @@ use self::purge::Purge;
 pub use self::removal::{Lanes, RemovalError, remove_all};
 use self::report::Reporter;
 pub use self::start::Start;
+use crate::explain::{self, Explanation, Question, Unanswerable};
 use crate::health::{Awaited, Beat};
 use crate::kube::model::Kind;
 use crate::node::{Facts, ThisNode};
@@ -128,6 +129,8 @@ impl Core {
                 self.dispatch(now);
             }
             self.reporter.rows(&self.reconciler);
+            self.reporter.programs();
+            self.reporter.concerns(&self.reconciler, &self.store);
             self.reporter.requests();
             self.beat.idle();
         }
@@ -150,7 +153,10 @@ impl Core {
             Input::Stop(done) => self.edges.stop(done),
             Input::Status(answer) => {
                 // Whoever gave up waiting needs no answer.
-                let _ = answer.send(Box::new(self.status()));
+                let _ = answer.send(Account { status: Box::new(self.status()), peers: self.edges.peers() });
+            }
+            Input::Explain(question, answer) => {
+                let _ = answer.send(self.explain(&question));
             }
             Input::News(news) => {
                 let (controllers, inputs) = self.parts();
@@ -190,10 +196,27 @@ impl Core {
         status
     }
 
+    /// What becomes of packets: each controller that plans adds its part, in the order in which a packet meets them.
+    fn explain(&self, question: &Question) -> Result<Box<Explanation>, Unanswerable> {
+        let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
+        let mut explanation = Box::new(explain::begin(question, inputs)?);
+        for running in &self.controllers {
+            if running.planning {
+                running.controller.explain(inputs, &self.reconciler, &mut explanation);
+            } else {
+                explanation
+                    .notes
+                    .push(format!("{} does not plan yet, for want of input", running.controller.name()));
+            }
+        }
+        Ok(explanation)
+    }
+
     fn take_report(&mut self, report: Report, now: Instant) {
         let lane = match report {
             Report::Applied(lane, outcomes) => {
-                self.reporter.applied(lane, &outcomes);
+                let reconciler = &self.reconciler;
+                self.reporter.applied(lane, &outcomes, |key| reconciler.desired(key).is_some());
                 let removed: Vec<Flows> = outcomes
                     .iter()
                     .filter_map(|(key, outcome)| {

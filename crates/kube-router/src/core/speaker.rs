@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bgp::driver::{self, Event, Handle};
+use bgp::driver::{self, Event, Handle, PeerReport};
 use bgp::speaker;
 use bgp::{Attributes, NextHop};
 use tokio::runtime;
@@ -59,6 +59,11 @@ impl SpeakerEdge {
             let _ = self.heard.await;
             let _ = done.send(());
         });
+    }
+
+    /// Asks for all peers; see [`Handle::peers`].
+    pub(super) fn peers(&self) -> oneshot::Receiver<Vec<PeerReport>> {
+        self.handle.peers()
     }
 
     pub(super) fn ask(&self, ask: Ask) {

@@ -94,7 +94,7 @@ impl Core {
             lanes: lanes.collect(),
             purge,
             edges: Edges::open(&needs, &options, health_ports, &sender, metrics)?,
-            reporter: Reporter::new(metrics.clone(), requests),
+            reporter: Reporter::new(metrics.clone(), health.clone(), requests),
             started: Instant::now(),
             beat: health.watch("core", LANE_PERIOD, GRACE),
             ready,

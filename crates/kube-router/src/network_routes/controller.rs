@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use linux::reconciler::Gate;
+use linux::reconciler::{Gate, Reconciler};
 use linux::row::Name;
 
-use super::{NetworkRoutes, Subject, base, scope, seen, speaker};
+use super::{NetworkRoutes, Subject, base, describe, scope, seen, speaker};
 use crate::core::{Controller, Effect, Found, InKernel, Inputs, Needs, News, Planned};
+use crate::explain::Explanation;
 use crate::kube::model::{Kind, Node, ObjectName};
 use crate::node::Facts;
 use crate::objection::Objection;
 use crate::options::{Options, set_passwords_from_file};
+use crate::owner::Owner;
+use crate::status::Status;
 use crate::store::Dirty;
 
 /// How long routes of a predecessor are kept for peers to confirm, where graceful restart does not say.
@@ -80,6 +83,7 @@ impl Controller for NetworkRoutes {
         for prefix in self.learned.take_dirty() {
             planned.push((Subject::Learned(prefix).into(), self.plan_learned(&prefix, inputs)));
         }
+        self.count_routes();
         self.tell_speaker(inputs);
         planned
     }
@@ -97,6 +101,15 @@ impl Controller for NetworkRoutes {
     fn take_found(&mut self) -> Vec<Found> {
         let last: BTreeMap<_, _> = std::mem::take(&mut self.found).into_iter().collect();
         last.into_iter().collect()
+    }
+
+    fn describe(&self, inputs: Inputs<'_>, rows: &Reconciler<Owner>, status: &mut Status) {
+        status.peers = describe::peers(&self.mesh_of);
+        (status.routes, status.tunnels) = describe::ways(&self.learned, inputs, rows);
+    }
+
+    fn explain(&self, inputs: Inputs<'_>, rows: &Reconciler<Owner>, explanation: &mut Explanation) {
+        describe::plans(&self.learned, inputs, rows, explanation);
     }
 
     fn take_effects(&mut self) -> Vec<Effect> {

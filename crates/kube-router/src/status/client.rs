@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
@@ -32,8 +32,11 @@ pub enum ClientError {
     #[error("asking the agent: {0}")]
     Http(#[from] hyper::Error),
     /// The agent said no.
-    #[error("the agent answers {0}")]
+    #[error("the agent answers {0}; an older version may not know the question")]
     Answer(String),
+    /// The agent said no, and why.
+    #[error("{0}")]
+    Said(String),
     /// Another version's answer.
     #[error("the agent's answer cannot be read: {0}")]
     Format(#[from] serde_json::Error),
@@ -44,12 +47,19 @@ pub enum ClientError {
 /// # Errors
 /// [`ClientError`].
 pub async fn status(path: &Path) -> Result<Status, ClientError> {
-    let answer =
-        tokio::time::timeout(PATIENCE, get(path, "/v1/status")).await.map_err(|_| ClientError::Late)??;
-    Ok(serde_json::from_slice(&answer)?)
+    Ok(serde_json::from_slice(&get(path, "/v1/status").await?)?)
 }
 
-async fn get(path: &Path, target: &str) -> Result<Bytes, ClientError> {
+/// The body of an answer.
+pub(crate) async fn get(path: &Path, target: &str) -> Result<Bytes, ClientError> {
+    let response =
+        tokio::time::timeout(PATIENCE, ask(path, target)).await.map_err(|_| ClientError::Late)??;
+    let read = tokio::time::timeout(PATIENCE, response.into_body().collect());
+    Ok(read.await.map_err(|_| ClientError::Late)??.to_bytes())
+}
+
+/// An answer whose body is still to come. A refusal is an error with the agent's reason.
+pub(crate) async fn ask(path: &Path, target: &str) -> Result<hyper::Response<Incoming>, ClientError> {
     let stream = UnixStream::connect(path)
         .await
         .map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
@@ -61,6 +71,10 @@ async fn get(path: &Path, target: &str) -> Result<Bytes, ClientError> {
     let request = request.map_err(|error| ClientError::Answer(error.to_string()))?;
     let response = sender.send_request(request).await?;
     let code = response.status();
+    if code.is_success() {
+        return Ok(response);
+    }
     let body = response.into_body().collect().await?.to_bytes();
-    if code.is_success() { Ok(body) } else { Err(ClientError::Answer(code.to_string())) }
+    let reason = String::from_utf8_lossy(&body).trim().to_owned();
+    Err(if reason.is_empty() { ClientError::Answer(code.to_string()) } else { ClientError::Said(reason) })
 }
