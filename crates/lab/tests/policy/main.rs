@@ -22,5 +22,6 @@ mod harness;
 mod input;
 mod judge;
 mod nodes;
+mod operator;
 mod stage;
 mod tables;
