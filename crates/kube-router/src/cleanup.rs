@@ -74,6 +74,8 @@ fn open(needs: Needs, options: &Options) -> Lanes {
         Ok(lane) => lanes.push((LaneName::Ipvs, Box::new(lane))),
         Err(error) => tracing::info!("no virtual servers to clean up: {error}"),
     }
+    // Without an agent the plugin would keep pods from starting.
+    lanes.push((LaneName::Cni, Box::new(core::cni_lane())));
     lanes
 }
 

@@ -2,6 +2,7 @@
 
 pub mod annotations;
 pub mod cleanup;
+pub mod cni;
 mod commands;
 pub mod core;
 pub mod counters;

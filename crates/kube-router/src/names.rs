@@ -155,7 +155,11 @@ pub mod mark {
 /// The CNI configuration file, the first of these that is there, unless `KUBE_ROUTER_CNI_CONF_FILE` names another.
 pub const CNI_FILES: [&str; 2] =
     ["/etc/cni/net.d/10-kuberouter.conf", "/etc/cni/net.d/10-kuberouter.conflist"];
-/// The socket on which a running agent tells its status.
+/// The CNI plugin that waits for network policy: the name of its program, which is this one, and its `type`.
+pub const CNI_PLUGIN: &str = "kube-router-cni";
+/// Where CNI plugins are, unless `CNI_PATH` names other folders.
+pub const CNI_FOLDERS: [&str; 3] = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
+/// The socket on which a running agent is asked and told; records of pods that the CNI plugin wired are beside it.
 pub const SOCKET: &str = "/run/kube-router/kube-router.sock";
 
 /// The NFLOG group that refused packets go to.
@@ -197,6 +201,8 @@ pub mod label {
     pub const HEADLESS: &str = "service.kubernetes.io/headless";
     /// Names the service of an endpoint slice.
     pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+    /// An annotation of the object that stands for a static pod: the UID under which its kubelet runs it.
+    pub const MIRRORED_POD: &str = "kubernetes.io/config.mirror";
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use linux::firewall::{self, FirewallScope};
 use linux::iptables::save::chain_names;
 use linux::iptables::tool::{Flavour, Programs};
 use linux::nftables;
@@ -64,16 +65,17 @@ impl fmt::Display for Leftover {
     }
 }
 
-/// What of kube-proxy's is in this network namespace. Up to six processes, and two dumps of the kernel. What cannot be
-/// asked (no nf_tables, no legacy programs) holds nothing.
+/// What of kube-proxy's is in this network namespace. Two dumps of the kernel, and where those tell of such chains, or of
+/// legacy tables, up to six processes. What cannot be asked (no nf_tables, no legacy programs) holds nothing.
 pub fn leftovers() -> Vec<Leftover> {
-    let flavours: Vec<Programs> = [Flavour::Legacy, Flavour::Nft]
-        .into_iter()
-        .filter_map(|flavour| Programs::of(flavour).ok())
-        .collect();
-    let flavours = if flavours.is_empty() { Programs::detect().into_iter().collect() } else { flavours };
+    let named = |list: &[&str]| list.iter().map(|name| Name::from(*name)).collect::<Vec<_>>();
+    let chains = FirewallScope {
+        chains: named(&CHAINS),
+        chain_prefixes: named(&CHAIN_PREFIXES),
+        ..FirewallScope::default()
+    };
     let mut found = Vec::new();
-    for programs in flavours {
+    for programs in if firewall::may_hold(&chains) { flavours() } else { Vec::new() } {
         for family in Family::ALL {
             if programs.save(family).is_ok_and(|dump| is_kube_proxys(&dump)) {
                 let [save, restore] = ["save", "restore"].map(|what| programs.program(family, what));
@@ -89,6 +91,13 @@ pub fn leftovers() -> Vec<Leftover> {
     let tables = nftables::Names { table_v4: name(), table_v6: name(), service_ports: name() };
     found.extend(nftables::is_in_use(&tables).unwrap_or(false).then_some(Leftover::Table));
     found
+}
+
+/// The programs of every flavour that is installed.
+fn flavours() -> Vec<Programs> {
+    let both = [Flavour::Legacy, Flavour::Nft].into_iter().filter_map(|flavour| Programs::of(flavour).ok());
+    let both: Vec<Programs> = both.collect();
+    if both.is_empty() { Programs::detect().into_iter().collect() } else { both }
 }
 
 /// Whether a dump declares chains of services.

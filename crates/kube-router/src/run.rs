@@ -9,6 +9,7 @@ use axum::http::Uri;
 use linux::row::{LaneName, Name};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::cni::plugin;
 use crate::core::{self, Core, LaneError};
 use crate::counters::IpvsCounters;
 use crate::health::{Awaited, Health};
@@ -56,8 +57,11 @@ pub enum RunError {
 }
 
 /// The process from its arguments to its exit status: 0 for a normal stop, help, version, clean-up and for nothing to
-/// run; 1 for an error or a positional argument; 2 for bad flags.
+/// run; 1 for an error or a positional argument; 2 for bad flags. Under the name of the CNI plugin it is the plugin.
 pub fn main(args: Vec<OsString>) -> ExitCode {
+    if args.first().is_some_and(|program| plugin::is_named_by(program)) {
+        return plugin::main();
+    }
     small_pages();
     // Two threads: the watchers and servers need little, and blocking work has threads of its own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -237,7 +241,7 @@ async fn core(start: Start, stop: &mut Stop) -> Result<(), RunError> {
         health_ports,
     })?;
     if let Err(error) = socket::serve(&socket::path(), core.clone()).await {
-        tracing::warn!("{error}; `kube-router status` has nobody to ask");
+        tracing::warn!("{error}; `kube-router status` has nobody to ask, and the CNI plugin nobody to tell");
     }
     if needs.lanes.contains(&LaneName::Ipvs) {
         metrics.attach_service_counters(Arc::new(IpvsCounters::new(core.clone())))?;

@@ -438,6 +438,8 @@ pub enum Key {
     FouPort(Family, u16),
     /// Our part of the CNI configuration file.
     CniConfig,
+    /// A plugin of this type in the list of the CNI configuration file.
+    CniPlugin(Name),
     /// The global IPVS timeouts.
     IpvsTimeouts,
     /// A virtual server.
@@ -522,7 +524,7 @@ impl Key {
             Key::Route { .. } => Table::Routes,
             Key::PolicyRule(_) => Table::PolicyRules,
             Key::FouPort(..) => Table::FouPorts,
-            Key::CniConfig => Table::CniConfigs,
+            Key::CniConfig | Key::CniPlugin(_) => Table::CniConfigs,
             Key::IpvsTimeouts => Table::IpvsTimeouts,
             Key::VirtualServer(_) => Table::VirtualServers,
             Key::RealServer(..) => Table::RealServers,
@@ -638,6 +640,8 @@ pub enum Row {
     FouPort,
     /// Prefixes and MTU.
     CniConfig(Arc<CniConfig>),
+    /// A plugin is all key: what else is said of it is its author's.
+    CniPlugin,
     /// Timeouts.
     IpvsTimeouts(IpvsTimeouts),
     /// A virtual server; boxed, or every row would be as large.

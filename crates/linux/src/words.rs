@@ -69,6 +69,7 @@ impl fmt::Display for Key {
             }
             Key::FouPort(family, port) => write!(f, "FoU port {port} ({family})"),
             Key::CniConfig => f.write_str("CNI configuration"),
+            Key::CniPlugin(kind) => write!(f, "CNI plugin {kind}"),
             Key::IpvsTimeouts => f.write_str("IPVS timeouts"),
             Key::VirtualServer(server) => write!(f, "virtual server {server}"),
             Key::RealServer(server, ip, port) => {

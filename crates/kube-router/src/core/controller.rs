@@ -18,6 +18,7 @@ use linux::row::{Key, LaneName, Name};
 use super::effect::Effect;
 use super::input::News;
 use crate::explain::Explanation;
+use crate::kube::model::Pod;
 use crate::kube::watch::Selection;
 use crate::node::{Facts, ThisNode};
 use crate::objection::{ObjectRef, Objection};
@@ -114,6 +115,17 @@ pub trait Controller: Send {
     /// Objects looked at since the last call, each with all that is wrong with it.
     fn take_found(&mut self) -> Vec<Found> {
         Vec::new()
+    }
+
+    /// Whether it decides about packets of this node's pods. A new one is then not let go before [`Self::guards`] it.
+    fn guards_pods(&self) -> bool {
+        false
+    }
+
+    /// Whether what decides about packets of this pod, which is one of this node's, is in the kernel as it should be by
+    /// what is known now. O(what selects the pod + pods of this node).
+    fn guards(&self, _pod: &Pod, _inputs: Inputs<'_>, _rows: &Reconciler<Owner>) -> bool {
+        true
     }
 
     /// Adds to the status what only this controller can tell: whose a row is, what else it knows. O(what it tells).

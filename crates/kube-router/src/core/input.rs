@@ -7,15 +7,17 @@ use bgp::driver::PeerReport;
 use ipnet::IpNet;
 use linux::conntrack::Flow;
 use linux::lane::Report;
-use linux::row::{Key, LaneName, Row, VirtualServerKey};
-use tokio::sync::oneshot;
+use linux::row::{Key, LaneName, Name, Row, VirtualServerKey};
+use tokio::sync::{oneshot, watch};
 
+use super::waiting::Progress;
 use crate::explain::{Explanation, Question, Unanswerable};
 use crate::kube::model::{ObjectName, WatchEvent};
 use crate::network_services::drain::RealServerKey;
 use crate::node::Facts;
 use crate::secret::Secret;
 use crate::status::Status;
+use crate::store::Announced;
 
 /// One message to the core.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub enum Input {
     Reread(LaneName),
     /// The process ends: say good-bye to whoever would wait for us, then tell.
     Stop(oneshot::Sender<()>),
+    /// The container runtime makes a pod, or has removed one.
+    Sandbox(Sandbox),
     /// Something for one controller.
     News(News),
     /// Somebody asks for the status.
@@ -55,8 +59,21 @@ pub struct Account {
     pub peers: Option<oneshot::Receiver<Vec<PeerReport>>>,
 }
 
-/// What concerns one controller, by where it comes from. Best paths of BGP and hand-overs of the CNI plugin are to be
-/// variants here, like API objects inputs of plans.
+/// What the CNI plugin hands over.
+#[derive(Debug)]
+pub enum Sandbox {
+    /// It is being wired; who waits for its rules, if anybody does.
+    Wired(Announced, Option<watch::Sender<Progress>>),
+    /// It is gone.
+    Removed {
+        /// Whose it was.
+        pod: ObjectName,
+        /// The runtime's identifier.
+        container: Name,
+    },
+}
+
+/// What concerns one controller, by where it comes from.
 #[derive(Debug)]
 pub enum News {
     /// Draining real servers without connections.

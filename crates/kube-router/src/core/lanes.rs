@@ -84,7 +84,7 @@ pub(super) fn open(
                 Some(backend) => backend.rules(&needs.firewall),
                 None => continue,
             },
-            LaneName::Cni => Box::new(CniLane::new(cni_files())),
+            LaneName::Cni => Box::new(cni_lane()),
         };
         opened.requests.extend(lane.requests().map(|requests| (interface(*name, backend), requests)));
         opened.lanes.push((*name, spawn(*name, lane, core)?));
@@ -126,10 +126,16 @@ fn spawn(name: LaneName, lane: Box<dyn Lane>, core: &mpsc::Sender<Input>) -> Res
         .map_err(|source| LaneError::Thread { what: health_name(name), source })
 }
 
-/// Upstream's variable, or its default in either form of the file.
-fn cni_files() -> Vec<PathBuf> {
-    match std::env::var_os("KUBE_ROUTER_CNI_CONF_FILE") {
+/// The CNI configuration file: upstream's variable, or its default in either form. Plugins are where CNI's own variable
+/// says, or in the usual places.
+pub(crate) fn cni_lane() -> CniLane {
+    let files = match std::env::var_os("KUBE_ROUTER_CNI_CONF_FILE") {
         Some(file) => vec![file.into()],
         None => names::CNI_FILES.map(PathBuf::from).into(),
-    }
+    };
+    let folders = match std::env::var_os("CNI_PATH") {
+        Some(folders) => std::env::split_paths(&folders).collect(),
+        None => names::CNI_FOLDERS.map(PathBuf::from).into(),
+    };
+    CniLane::new(files).with_plugin(names::CNI_PLUGIN.into(), folders)
 }

@@ -29,6 +29,7 @@ mod removal;
 mod report;
 mod speaker;
 mod start;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -47,14 +48,17 @@ use self::controllers::Running;
 pub use self::controllers::{all_controllers, enabled_controllers, needs};
 use self::effect::Edges;
 pub use self::effect::Effect;
-pub use self::input::{Account, Input, News};
+pub use self::input::{Account, Input, News, Sandbox};
 pub use self::lanes::LaneError;
+pub(crate) use self::lanes::cni_lane;
 use self::leftovers::Leftovers;
 pub use self::ownership::Ownership;
 use self::purge::Purge;
 pub use self::removal::{Lanes, RemovalError, remove_all};
 use self::report::Reporter;
 pub use self::start::Start;
+pub use self::waiting::Progress;
+use self::waiting::Waiting;
 use crate::explain::{self, Explanation, Question, Unanswerable};
 use crate::health::{Awaited, Beat};
 use crate::kube::model::Kind;
@@ -84,6 +88,7 @@ pub struct Core {
     /// Where there is an IPVS lane.
     purge: Option<Purge>,
     edges: Edges,
+    waiting: Waiting,
     reporter: Reporter,
     started: Instant,
     beat: Beat,
@@ -128,6 +133,7 @@ impl Core {
                 self.plan(now);
                 self.dispatch(now);
             }
+            self.tell_waiting();
             self.reporter.rows(&self.reconciler);
             self.reporter.programs();
             self.reporter.concerns(&self.reconciler, &self.store);
@@ -157,6 +163,16 @@ impl Core {
             }
             Input::Explain(question, answer) => {
                 let _ = answer.send(self.explain(&question));
+            }
+            Input::Sandbox(Sandbox::Wired(told, asker)) => {
+                if let Some(asker) = asker {
+                    self.waiting.add(told.clone(), asker);
+                }
+                dirty.merge(self.store.announce(told));
+            }
+            Input::Sandbox(Sandbox::Removed { pod, container }) => {
+                self.waiting.sandbox_removed(&pod, &container);
+                dirty.merge(self.store.sandbox_removed(&pod, &container));
             }
             Input::News(news) => {
                 let (controllers, inputs) = self.parts();
@@ -406,6 +422,25 @@ impl Core {
     fn ledger_is_read(&self) -> bool {
         let lanes = [LaneName::Route, LaneName::Sets];
         lanes.iter().all(|lane| self.reconciler.has_answered(*lane)) && !self.node.facts.addresses.is_empty()
+    }
+
+    /// Lets pods go whose rules are in the kernel.
+    fn tell_waiting(&mut self) {
+        let Core { waiting, store, node, options, controllers, reconciler, .. } = self;
+        let inputs = Inputs { store, node, options };
+        waiting.tell(|told| {
+            for running in controllers.iter().filter(|running| running.controller.guards_pods()) {
+                let name = running.controller.name();
+                if !running.planning {
+                    return Progress::NotPlanning(name);
+                }
+                let Some(pod) = store.wired(told) else { return Progress::Unseen };
+                if !running.controller.guards(pod, inputs, reconciler) {
+                    return Progress::NotInKernel(name);
+                }
+            }
+            Progress::Ready
+        });
     }
 
     fn next_deadline(&self) -> Instant {

@@ -121,6 +121,8 @@ impl Ledger<'_> {
             Key::VirtualServer(server) | Key::RealServer(server, ..) => self.is_our_server(server),
             // Port modes were somebody's before they were ours.
             Key::BridgePortHairpin(_) => false,
+            // Pods are being made by the file without an agent, too.
+            Key::CniConfig => false,
             // The bridge of the pods outlives the agent.
             Key::Link(name) => **name != *names::link::BRIDGE,
             // Settings have no absence: adopting one saves writing it, dropping it changes nothing.

@@ -17,6 +17,7 @@ use super::leftovers::Leftovers;
 use super::ownership::Ownership;
 use super::purge::Purge;
 use super::report::Reporter;
+use super::waiting::Waiting;
 use super::{Core, INBOX, kernel};
 use crate::health::{Awaited, Health};
 use crate::health_ports;
@@ -94,6 +95,7 @@ impl Core {
             lanes: lanes.collect(),
             purge,
             edges: Edges::open(&needs, &options, health_ports, &sender, metrics)?,
+            waiting: Waiting::default(),
             reporter: Reporter::new(metrics.clone(), health.clone(), requests),
             started: Instant::now(),
             beat: health.watch("core", LANE_PERIOD, GRACE),

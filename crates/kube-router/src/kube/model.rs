@@ -5,6 +5,7 @@
 
 mod labels;
 mod policy;
+mod uid;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use linux::row::{Name, Protocol, Scheduler};
 use crate::annotations::RoutingAnnotations;
 pub use labels::{Labels, Operator, Requirement, Selector};
 pub use policy::{NamedPort, Namespace, NetworkPolicy, Peer, PolicyPort, PolicyRule, PortRange};
+pub use uid::PodUid;
 
 use crate::objection::{ObjectRef, Objection};
 
@@ -236,7 +238,9 @@ impl Node {
 pub struct Pod {
     /// Which.
     pub id: ObjectName,
-    /// `status.podIPs`.
+    /// Which of those that have had this name.
+    pub uid: PodUid,
+    /// `status.podIPs`; before the API server shows any, those of [`crate::store::Announced`].
     pub ips: Vec<IpAddr>,
     /// `spec.nodeName`.
     pub node: Option<Name>,

@@ -34,6 +34,7 @@ wire! {
     Meta {
         name: Text,
         namespace: Text,
+        uid: Text,
         generate_name: Text,
         resource_version: Text,
         creation_timestamp: Text,

@@ -48,7 +48,7 @@ impl MonitorCommand {
     /// [`MonitorError`].
     pub async fn run(self) -> Result<String, MonitorError> {
         let path = self.socket.clone().unwrap_or_else(socket::path);
-        let mut body = client::ask(&path, "/v1/monitor").await?.into_body();
+        let mut body = client::open(&path, "/v1/monitor").await?.into_body();
         // To stderr: not a part of what programs read.
         let _ = writeln!(io::stderr(), "watching; {SAMPLE}");
         let (mut pending, mut left) = (Vec::new(), self.count.unwrap_or(u64::MAX));

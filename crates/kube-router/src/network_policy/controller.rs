@@ -11,7 +11,7 @@ use super::rules::{frame, members, pod, policy, shared};
 use super::{Index, NetworkPolicies, Subject, describe, found};
 use crate::core::{Controller, Effect, Found, InKernel, Inputs, Needs, News, Planned};
 use crate::explain::Explanation;
-use crate::kube::model::{Kind, ObjectName};
+use crate::kube::model::{Kind, ObjectName, Pod};
 use crate::kube::watch::Selection;
 use crate::names::{chain, set};
 use crate::node::Facts;
@@ -138,6 +138,14 @@ impl Controller for NetworkPolicies {
         vec![Gate::new(covers, self.built)]
     }
 
+    fn guards_pods(&self) -> bool {
+        true
+    }
+
+    fn guards(&self, pod: &Pod, inputs: Inputs<'_>, rows: &Reconciler<Owner>) -> bool {
+        self.is_guarded(pod, inputs, rows)
+    }
+
     /// Of several findings about one policy the last is what is wrong with it now.
     fn take_found(&mut self) -> Vec<Found> {
         let last: BTreeMap<_, _> = std::mem::take(&mut self.found).into_iter().collect();
@@ -160,7 +168,7 @@ impl Controller for NetworkPolicies {
 }
 
 impl NetworkPolicies {
-    fn families(&self) -> impl Iterator<Item = Family> {
+    pub(super) fn families(&self) -> impl Iterator<Item = Family> {
         Family::ALL.into_iter().filter(|family| self.index.enforces(*family))
     }
 

@@ -18,6 +18,7 @@ mod describe;
 mod evaluate;
 mod flows;
 mod found;
+mod guarded;
 mod hash;
 mod index;
 mod matcher;

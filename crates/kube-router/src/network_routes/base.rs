@@ -37,6 +37,8 @@ pub fn claims(node: &ThisNode, options: &Options) -> Vec<Claim> {
     let mut claims = vec![Claim::new(Key::Link(names::link::BRIDGE.into()), Row::Link(Box::new(bridge)))];
     if options.routes.cni {
         claims.push(cni(node, mtu));
+        let waits = options.routes.cni_wait_for_policy;
+        claims.extend(waits.then(|| Claim::new(Key::CniPlugin(names::CNI_PLUGIN.into()), Row::CniPlugin)));
     }
     if options.families.ipv6 {
         claims.push(sysctl(IPV6_ON));

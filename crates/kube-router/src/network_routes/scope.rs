@@ -53,7 +53,8 @@ pub(super) fn needs(options: &Options) -> Needs {
 
 /// Routes and tunnels may go when the speaker knows what peers advertise; everything else once there are plans.
 pub(super) fn gates(converged: bool) -> Vec<Gate> {
-    vec![Gate::new(learned, converged), Gate::new(others, true)]
+    // Lines in the CNI file that nobody here asks for were written by its operator.
+    vec![Gate::new(learned, converged), Gate::new(others, true), Gate::new(is_plugin, false)]
 }
 
 fn learned(key: &Key, row: &Row) -> bool {
@@ -65,6 +66,10 @@ fn learned(key: &Key, row: &Row) -> bool {
         (Key::FouPort(..), _) => true,
         _ => false,
     }
+}
+
+fn is_plugin(key: &Key, _row: &Row) -> bool {
+    matches!(key, Key::CniPlugin(_))
 }
 
 fn others(key: &Key, _row: &Row) -> bool {

@@ -71,7 +71,7 @@ fn covers(key: &Key, _row: &Row) -> bool {
         Key::Route { table, link, .. } => {
             *table == names::route::TABLE_LOCAL && link.as_ref().is_some_and(on_dummy)
         }
-        Key::PolicyRule(_) | Key::FouPort(..) | Key::CniConfig => false,
+        Key::PolicyRule(_) | Key::FouPort(..) | Key::CniConfig | Key::CniPlugin(_) => false,
         Key::VerdictMap(_) | Key::Verdict(..) => false,
         Key::Set(set) => our_set(&set.name),
         Key::Member(set, _) => our_set(&set.name),

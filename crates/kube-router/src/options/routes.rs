@@ -19,6 +19,9 @@ pub(super) struct RoutesFlags {
     /// Keep the CNI configuration file
     #[arg(long, default_value = "true")]
     enable_cni: Switch,
+    /// Put the plugin kube-router-cni into the CNI configuration file: pods start when their policies are in force
+    #[arg(long, default_value = "false")]
+    cni_wait_for_policy: Switch,
     /// Set the MTU of kube-bridge and of pods from the node's interface
     #[arg(long, default_value = "true")]
     auto_mtu: Switch,
@@ -51,6 +54,8 @@ pub struct Routes {
     pub injected_sync_period: Duration,
     /// Keep the CNI configuration file.
     pub cni: bool,
+    /// The plugin that waits for network policy belongs into that file.
+    pub cni_wait_for_policy: bool,
     /// MTU from the node's interface.
     pub auto_mtu: bool,
     /// Masquerade what pods send out of the cluster.
@@ -103,6 +108,7 @@ impl Routes {
             sync_period: positive("routes-sync-period", flags.routes_sync_period)?,
             injected_sync_period: positive("injected-routes-sync-period", flags.injected_routes_sync_period)?,
             cni: flags.enable_cni.0,
+            cni_wait_for_policy: flags.cni_wait_for_policy.0,
             auto_mtu: flags.auto_mtu.0,
             pod_egress: flags.enable_pod_egress.0,
             overlay: if flags.enable_overlay.0 { overlay } else { Overlay::Off },

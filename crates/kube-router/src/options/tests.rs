@@ -23,6 +23,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("cleanup-config", "bool", "false"),
     ("cluster-asn", "uint", "0"),
     ("cluster-cidr", "cidrs", "[]"),
+    ("cni-wait-for-policy", "bool", "false"),
     ("config-sync-period", "duration", "1m0s"),
     ("disable-source-dest-check", "bool", "true"),
     ("enable-bfd", "bool", "false"),

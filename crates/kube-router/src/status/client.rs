@@ -4,8 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
@@ -52,24 +53,14 @@ pub async fn status(path: &Path) -> Result<Status, ClientError> {
 
 /// The body of an answer.
 pub(crate) async fn get(path: &Path, target: &str) -> Result<Bytes, ClientError> {
-    let response =
-        tokio::time::timeout(PATIENCE, ask(path, target)).await.map_err(|_| ClientError::Late)??;
-    let read = tokio::time::timeout(PATIENCE, response.into_body().collect());
-    Ok(read.await.map_err(|_| ClientError::Late)??.to_bytes())
+    let read =
+        async { Ok::<_, ClientError>(open(path, target).await?.into_body().collect().await?.to_bytes()) };
+    tokio::time::timeout(PATIENCE, read).await.map_err(|_| ClientError::Late)?
 }
 
 /// An answer whose body is still to come. A refusal is an error with the agent's reason.
-pub(crate) async fn ask(path: &Path, target: &str) -> Result<hyper::Response<Incoming>, ClientError> {
-    let stream = UnixStream::connect(path)
-        .await
-        .map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    // Ends with the request; its own error is the request's, too.
-    tokio::spawn(connection);
-    let request =
-        hyper::Request::get(target).header(hyper::header::HOST, "kube-router").body(Empty::<Bytes>::new());
-    let request = request.map_err(|error| ClientError::Answer(error.to_string()))?;
-    let response = sender.send_request(request).await?;
+pub(crate) async fn open(path: &Path, target: &str) -> Result<Response<Incoming>, ClientError> {
+    let response = send(path, Method::GET, target, Bytes::new()).await?;
     let code = response.status();
     if code.is_success() {
         return Ok(response);
@@ -77,4 +68,41 @@ pub(crate) async fn ask(path: &Path, target: &str) -> Result<hyper::Response<Inc
     let body = response.into_body().collect().await?.to_bytes();
     let reason = String::from_utf8_lossy(&body).trim().to_owned();
     Err(if reason.is_empty() { ClientError::Answer(code.to_string()) } else { ClientError::Said(reason) })
+}
+
+/// Sends one request, with a body of JSON or none, and returns what is answered. Waits for ever.
+///
+/// # Errors
+/// [`ClientError`], if there is no answer.
+pub(crate) async fn ask(
+    path: &Path,
+    method: Method,
+    target: &str,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), ClientError> {
+    let response = send(path, method, target, body).await?;
+    let code = response.status();
+    Ok((code, response.into_body().collect().await?.to_bytes()))
+}
+
+async fn send(
+    path: &Path,
+    method: Method,
+    target: &str,
+    body: Bytes,
+) -> Result<Response<Incoming>, ClientError> {
+    let stream = UnixStream::connect(path)
+        .await
+        .map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    // Ends with the request; its own error is the request's, too.
+    tokio::spawn(connection);
+    let request = hyper::Request::builder()
+        .method(method)
+        .uri(target)
+        .header(header::HOST, "kube-router")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body));
+    let request = request.map_err(|error| ClientError::Answer(error.to_string()))?;
+    Ok(sender.send_request(request).await?)
 }

@@ -1,4 +1,4 @@
-//! The unix socket of the agent: root alone may open it, and nothing on it changes anything.
+//! The unix socket of the agent, which root alone may open: questions about the agent, and what the CNI plugin hands over.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -9,11 +9,12 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, put};
 use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::cni::{socket as sandboxes, wire};
 use crate::core::{Account, Input};
 use crate::explain::{self, Question};
 use crate::{monitor, names};
@@ -23,7 +24,7 @@ const SPEAKER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The socket could not be opened. The agent works without it.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot open the status socket {}: {source}", path.display())]
+#[error("cannot open the agent's socket {}: {source}", path.display())]
 pub struct SocketError {
     /// Where.
     pub path: PathBuf,
@@ -42,12 +43,18 @@ pub fn path() -> PathBuf {
 /// [`SocketError`], also when another agent serves it.
 pub async fn serve(path: &Path, core: mpsc::Sender<Input>) -> Result<(), SocketError> {
     let listener = bind(path).await.map_err(|source| SocketError { path: path.to_owned(), source })?;
+    // Bound, but not served yet: what a plugin says from here on comes after what it has written before.
+    sandboxes::recall(path, &core).await;
     let monitor = monitor::serve::routes(core.clone());
-    let router = Router::new().route("/v1/status", get(status)).route("/v1/explain", get(explain));
-    let router = router.with_state(core).merge(monitor);
+    let router = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/explain", get(explain))
+        .route(wire::PATH, put(sandboxes::put).delete(sandboxes::delete))
+        .with_state(core)
+        .merge(monitor);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
-            tracing::warn!("the status socket has ended: {error}");
+            tracing::warn!("the socket of the agent has ended: {error}");
         }
     });
     Ok(())

@@ -7,6 +7,7 @@
 //! A list only ever adds until it is complete. What it did not name is then gone, at once; as long as it is not
 //! complete, and between lists, what was known stays true.
 
+mod announced;
 mod dirty;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use linux::row::Name;
 
+pub use announced::Announced;
+use announced::Announcements;
 pub use dirty::Dirty;
 
 use crate::kube::model::{
@@ -35,6 +38,7 @@ pub struct Store {
     slice_service: BTreeMap<ObjectName, Name>,
     nodes: BTreeMap<Name, Node>,
     pods: BTreeMap<ObjectName, Pod>,
+    announcements: Announcements,
     namespaces: BTreeMap<Name, Namespace>,
     policies: BTreeMap<ObjectName, NetworkPolicy>,
     watches: BTreeMap<Kind, Watch>,
@@ -63,6 +67,7 @@ impl Store {
             slice_service: BTreeMap::new(),
             nodes: BTreeMap::new(),
             pods: BTreeMap::new(),
+            announcements: Announcements::default(),
             namespaces: BTreeMap::new(),
             policies: BTreeMap::new(),
             watches: BTreeMap::new(),
@@ -112,6 +117,34 @@ impl Store {
             WatchEvent::Mended(kind) => self.watches.entry(kind).or_default().broken = None,
         }
         dirty
+    }
+
+    /// Takes in what the CNI plugin says of a pod it wires. O(log n).
+    pub fn announce(&mut self, told: Announced) -> Dirty {
+        let (id, before) = (told.id.clone(), self.pod(&told.id).cloned());
+        self.announcements.add(told, self.pods.get(&id), &self.own_node);
+        self.pod_after(id, before)
+    }
+
+    /// Takes in that the runtime has removed a sandbox of a pod. O(log n).
+    pub fn sandbox_removed(&mut self, id: &ObjectName, container: &str) -> Dirty {
+        let before = self.pod(id).cloned();
+        self.announcements.remove(id, container);
+        self.pod_after(id.clone(), before)
+    }
+
+    fn pod_after(&self, id: ObjectName, before: Option<Pod>) -> Dirty {
+        let mut dirty = Dirty::default();
+        if self.pod(&id) != before.as_ref() {
+            dirty.pods.insert(id);
+        }
+        dirty
+    }
+
+    /// The pod that was announced, if it is known as a pod of this node with the announced addresses, whoever said so.
+    pub fn wired(&self, told: &Announced) -> Option<&Pod> {
+        let here = |pod: &&Pod| pod.node.as_ref() == Some(&self.own_node);
+        self.pod(&told.id).filter(here).filter(|pod| told.is_about(pod) && told.has_addresses_of(pod))
     }
 
     /// Whether a complete list of the kind has ever been seen. Before that, absence means nothing.
@@ -166,12 +199,12 @@ impl Store {
 
     /// A Pod by name.
     pub fn pod(&self, id: &ObjectName) -> Option<&Pod> {
-        self.pods.get(id)
+        self.announcements.pod(id).or_else(|| self.pods.get(id))
     }
 
     /// Every Pod watched, by namespace and name.
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
-        self.pods.values()
+        self.pods.values().map(|pod| self.announcements.pod(&pod.id).unwrap_or(pod))
     }
 
     /// A Namespace by name.
@@ -217,6 +250,7 @@ impl Store {
             Object::Pod(pod) => {
                 if self.pods.get(&pod.id) != Some(&pod) {
                     dirty.pods.insert(pod.id.clone());
+                    self.announcements.object_is(&pod.id, Some(&pod), &self.own_node);
                     self.pods.insert(pod.id.clone(), pod);
                 }
             }
@@ -275,7 +309,8 @@ impl Store {
                 }
             }
             Kind::Pod => {
-                if self.pods.remove(id).is_some() {
+                if let Some(pod) = self.pods.remove(id) {
+                    self.announcements.object_gone(&pod);
                     dirty.pods.insert(id.clone());
                 }
             }

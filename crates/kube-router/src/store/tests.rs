@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::kube::model::{EndpointPort, Labels, Selector, ServicePort, ServiceWishes};
+use crate::kube::model::{EndpointPort, Labels, PodUid, Selector, ServicePort, ServiceWishes};
 use linux::row::Protocol;
 
 fn id(namespace: &str, name: &str) -> ObjectName {
@@ -59,6 +59,7 @@ fn pod(id: ObjectName, last: u8) -> Object {
     let ips = vec![[10, 1, 0, last].into()];
     Object::Pod(Pod {
         id,
+        uid: PodUid::of(""),
         ips,
         node: None,
         host_network: false,

@@ -89,6 +89,7 @@ fn pod(number: u8, shape: u16) -> Object {
     let ip = |prefix: &str| format!("{prefix}{}", shape % 3 + 1).parse().unwrap();
     Object::Pod(Pod {
         id: id("pod", number),
+        uid: kube_router::kube::model::PodUid::of(""),
         ips: vec![ip("10.244.0."), ip("fd00:244::")],
         node: Some(if shape & 8 == 0 { HERE.into() } else { "there".into() }),
         host_network: shape & 0x30 == 0x30,

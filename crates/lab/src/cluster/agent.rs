@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Error;
-use crate::node::Node;
+use crate::node::{Node, plugin_path};
 use crate::process;
 
 /// What to start and how.
@@ -36,6 +36,7 @@ impl Agent {
         agent
             .args(&command.arguments)
             .env("NODE_NAME", node.name())
+            .env("CNI_PATH", plugin_path())
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors);

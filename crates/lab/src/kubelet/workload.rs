@@ -11,7 +11,7 @@ use super::view::{View, running, waiting};
 use super::{PodName, Probes};
 use crate::api_server::object::now;
 use crate::api_server::{Handle, Resource};
-use crate::node::{Node, Pod};
+use crate::node::{Node, Pod, PodObject};
 use crate::probe::{Probe, Server};
 
 /// What a running pod consists of. The ports close before the namespace goes.
@@ -132,7 +132,9 @@ async fn start(node: &Arc<Node>, view: &View) -> Result<Workload, String> {
         (Probe::new(&view.name, node.namespace()), node.addresses(), None)
     } else {
         let (node, name) = (Arc::clone(node), format!("{}.{}", view.namespace, view.name));
-        let made = tokio::task::spawn_blocking(move || Pod::new(&node, &name)).await;
+        let object =
+            PodObject { namespace: view.namespace.clone(), name: view.name.clone(), uid: view.uid.clone() };
+        let made = tokio::task::spawn_blocking(move || Pod::of_object(&node, &name, object)).await;
         let pod = made.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         (Probe::new(&view.name, pod.namespace()), pod.addresses().to_vec(), Some(pod))
     };

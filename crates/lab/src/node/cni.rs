@@ -14,8 +14,12 @@ use crate::process::{command, run_with_input};
 
 /// Where runtimes look for the network configuration.
 const CONFIGURATION: &str = "/etc/cni/net.d";
-/// Where the plugins are: Debian's package, then the place other installations use.
-const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
+/// Where the plugins are: what was put on this node alone, Debian's package, then the place other installations use.
+const PLUGINS: [&str; 3] = [OWN_PLUGINS, "/usr/lib/cni", "/opt/cni/bin"];
+/// A folder that each node has for itself.
+const OWN_PLUGINS: &str = "/run/cni-plugins";
+/// The agent's program is this plugin, under its name.
+const WAITING_PLUGIN: &str = "kube-router-cni";
 /// kube-router's own file name.
 pub const CONFLIST: &str = "/etc/cni/net.d/10-kuberouter.conflist";
 
@@ -29,10 +33,55 @@ pub fn conflist(ranges: &[IpNet], hairpin: bool) -> String {
     format!("{:#}\n", json!({ "cniVersion": "0.3.1", "name": "mynet", "plugins": [bridge] }))
 }
 
+/// `CNI_PATH` of this node's programs.
+pub(crate) fn plugin_path() -> String {
+    PLUGINS.join(":")
+}
+
+/// Installs the agent's program as a plugin on this node. Call inside the node's namespaces.
+pub(super) fn install_waiting_plugin(program: &Path) -> Result<(), Error> {
+    let path = Path::new(OWN_PLUGINS).join(WAITING_PLUGIN);
+    let failed = |source| Error::File { path: path.clone(), source };
+    fs::create_dir_all(OWN_PLUGINS).map_err(failed)?;
+    match std::os::unix::fs::symlink(program, &path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(failed(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Puts the plugin at the end of kube-router's list, with these settings, in place of one that is there. Call inside the
+/// node's namespaces.
+pub(super) fn chain_waiting_plugin(settings: &Value) -> Result<(), Error> {
+    let failed = |source| Error::File { path: CONFLIST.into(), source };
+    let text = fs::read_to_string(CONFLIST).map_err(failed)?;
+    let mut file: Value =
+        serde_json::from_str(&text).map_err(|source| Error::Cni { what: text.clone(), source })?;
+    let mut plugin = settings.as_object().cloned().unwrap_or_default();
+    plugin.insert("type".to_owned(), json!(WAITING_PLUGIN));
+    if let Some(plugins) = file.get_mut("plugins").and_then(Value::as_array_mut) {
+        plugins.retain(|other| other.get("type") != plugin.get("type"));
+        plugins.push(Value::Object(plugin));
+    }
+    fs::write(CONFLIST, format!("{file:#}\n")).map_err(failed)
+}
+
+/// A pod as the API server names it, for `CNI_ARGS`.
+#[derive(Debug, Clone)]
+pub struct PodObject {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+}
+
 /// A pod as CNI sees it.
 #[derive(Debug, Clone)]
 pub(super) struct Attachment {
     pub(super) container: String,
+    /// None for a namespace that is no pod of the cluster.
+    pub(super) object: Option<PodObject>,
     pub(super) netns: PathBuf,
 }
 
@@ -93,7 +142,14 @@ impl Attachment {
             .env("CNI_CONTAINERID", &self.container)
             .env("CNI_NETNS", &self.netns)
             .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", PLUGINS.join(":"));
+            .env("CNI_PATH", plugin_path());
+        if let Some(PodObject { namespace, name, uid }) = &self.object {
+            let arguments = format!(
+                "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID={uid}",
+                self.container
+            );
+            plugin.env("CNI_ARGS", arguments);
+        }
         Ok(run_with_input(&mut plugin, &Value::Object(input).to_string())?)
     }
 }

@@ -11,13 +11,14 @@ mod plan;
 mod pod;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ipnet::IpNet;
 
-pub use cni::{CONFLIST, conflist};
+pub(crate) use cni::plugin_path;
+pub use cni::{CONFLIST, PodObject, conflist};
 pub(crate) use fabric::FORWARDING;
 pub use fabric::{Fabric, RUN_FOLDER, sweep};
 pub use namespace::Namespace;
@@ -141,6 +142,20 @@ impl Node {
         let text = conflist(&self.pod_ranges, hairpin);
         let write = move || std::fs::write(CONFLIST, text);
         self.namespace.run(write)?.map_err(|source| Error::File { path: CONFLIST.into(), source })
+    }
+}
+
+impl Node {
+    /// Installs the agent's program under the name of the CNI plugin that waits for policies, on this node alone.
+    pub fn install_waiting_plugin(&self, program: &Path) -> Result<(), Error> {
+        let program = program.to_owned();
+        self.namespace.run(move || cni::install_waiting_plugin(&program))?
+    }
+
+    /// Puts that plugin with these settings (an object) at the end of the node's CNI configuration.
+    pub fn chain_waiting_plugin(&self, settings: &serde_json::Value) -> Result<(), Error> {
+        let settings = settings.clone();
+        self.namespace.run(move || cni::chain_waiting_plugin(&settings))?
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::cni::Attachment;
+use super::cni::{Attachment, PodObject};
 use super::{Error, Namespace, Node};
 
 /// A running pod without its processes; its listeners are [`crate::probe`]'s.
@@ -21,14 +21,28 @@ impl Pod {
     /// Creates the namespace and has the node's CNI plugins wire it. Blocks for two processes; pods of one node may be
     /// made side by side. `name` is unique on the node.
     pub fn new(node: &Arc<Node>, name: &str) -> Result<Self, Error> {
+        Self::wired(node, name, None)
+    }
+
+    /// As [`Self::new`], for a pod of the cluster: plugins are told which.
+    pub fn of_object(node: &Arc<Node>, name: &str, object: PodObject) -> Result<Self, Error> {
+        Self::wired(node, name, Some(object))
+    }
+
+    fn wired(node: &Arc<Node>, name: &str, object: Option<PodObject>) -> Result<Self, Error> {
         let namespace = Namespace::network(name)?;
         // The bridge plugin waits for addresses to leave the tentative state: without DAD they never enter it.
         namespace
             .sysctls(&[("net/ipv6/conf/all/accept_dad", "0"), ("net/ipv6/conf/default/accept_dad", "0")])?;
         let attachment =
-            Attachment { container: container_id(node.name(), name), netns: namespace.net_path() };
+            Attachment { container: container_id(node.name(), name), object, netns: namespace.net_path() };
         let adding = attachment.clone();
-        let addresses = join(node, move || adding.add())?;
+        let added = join(node, move || adding.add());
+        // As a runtime does: what was made of the sandbox before a plugin failed goes.
+        let addresses = added.inspect_err(|_| {
+            let removing = attachment.clone();
+            let _ = join(node, move || removing.remove());
+        })?;
         node.fabric().publish(&namespace)?;
         let namespace = Arc::new(namespace);
         Ok(Self { name: name.to_owned(), addresses, attachment, namespace, node: Arc::clone(node) })

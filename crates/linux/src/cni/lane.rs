@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{CniConfig, read, revise};
+use super::{CniConfig, Error, chain, is_chained, read, revise, unchain};
 use crate::lane::{Change, Lane, ReadError, Refusal};
-use crate::row::{Key, Row};
+use crate::row::{Key, Name, Row};
 
 /// One CNI configuration file.
 #[derive(Debug)]
@@ -15,13 +15,28 @@ pub struct CniLane {
     places: Vec<PathBuf>,
     /// What the file was last asked to say: how much of it counts as ours depends on that.
     asked: Option<Arc<CniConfig>>,
+    /// A plugin that may follow the others.
+    plugin: Option<Plugin>,
+}
+
+#[derive(Debug)]
+struct Plugin {
+    kind: Name,
+    /// Where runtimes look for its program.
+    folders: Vec<PathBuf>,
 }
 
 impl CniLane {
     /// For the first of these files that is there. One must be for anything to be written: how pods are wired is the
     /// operator's choice, this lane only keeps prefixes and MTU right.
     pub fn new(places: Vec<PathBuf>) -> CniLane {
-        CniLane { places, asked: None }
+        CniLane { places, asked: None, plugin: None }
+    }
+
+    /// Also reads and writes whether a plugin of this type is in the list; it is not added while its program is in none
+    /// of these folders, for no pod could be made then.
+    pub fn with_plugin(self, kind: Name, folders: Vec<PathBuf>) -> CniLane {
+        CniLane { plugin: Some(Plugin { kind, folders }), ..self }
     }
 
     /// The file that is there, otherwise the first: it is the one to be named as missing.
@@ -30,15 +45,31 @@ impl CniLane {
         there.or(self.places.first()).cloned().unwrap_or_default()
     }
 
-    fn put(&self, wanted: &CniConfig) -> Result<(), Refusal> {
+    fn put(&self, edit: impl FnOnce(&str) -> Result<Option<String>, Error>) -> Result<(), Refusal> {
         let path = self.path();
         let says = |error: &dyn std::fmt::Display| Refusal::new(format!("{}: {error}", path.display()));
         let failed = |error: io::Error| Refusal { errno: error.raw_os_error(), ..says(&error) };
         let text = fs::read_to_string(&path).map_err(failed)?;
-        match revise(&text, wanted).map_err(|error| says(&error))? {
+        match edit(&text).map_err(|error| says(&error))? {
             Some(revised) => replace(&path, &revised).map_err(failed),
             None => Ok(()),
         }
+    }
+
+    fn put_plugin(&self, kind: &str, wanted: bool) -> Result<(), Refusal> {
+        if !wanted {
+            return self.put(|text| unchain(text, kind));
+        }
+        let folders = self.plugin.iter().flat_map(|plugin| &plugin.folders);
+        if !folders.clone().any(|folder| folder.join(kind).is_file()) {
+            let folders: Vec<String> = folders.map(|folder| folder.display().to_string()).collect();
+            return Err(Refusal::new(format!(
+                "there is no program {kind} in {}; copy or link kube-router to that name where the runtime looks for plugins, \
+                 or name the folder in CNI_PATH",
+                folders.join(", ")
+            )));
+        }
+        self.put(|text| chain(text, kind))
     }
 }
 
@@ -53,15 +84,18 @@ impl Lane for CniLane {
         let as_asked = self.asked.clone().filter(|asked| matches!(revise(&text, asked), Ok(None)));
         // A file without a bridge is nothing of ours; writing to it will say what it lacks.
         let found = as_asked.or_else(|| read(&text).ok().map(Arc::new));
-        Ok(found.map(|config| (Key::CniConfig, Row::CniConfig(config))).into_iter().collect())
+        let plugin = self.plugin.iter().map(|plugin| &plugin.kind).filter(|kind| is_chained(&text, kind));
+        let plugin = plugin.map(|kind| (Key::CniPlugin(kind.clone()), Row::CniPlugin));
+        Ok(found.map(|config| (Key::CniConfig, Row::CniConfig(config))).into_iter().chain(plugin).collect())
     }
 
     fn apply(&mut self, stage: &[Change]) -> Vec<Result<(), Refusal>> {
         let answer = |change: &Change| match (&change.key, &change.to) {
             (Key::CniConfig, Some(Row::CniConfig(wanted))) => {
                 self.asked = Some(wanted.clone());
-                self.put(wanted)
+                self.put(|text| revise(text, wanted))
             }
+            (Key::CniPlugin(kind), wanted) => self.put_plugin(kind, wanted.is_some()),
             // The file outlives the agent: pods are still being made by it.
             (Key::CniConfig, None) => Ok(()),
             _ => Err(Refusal::new("not a row of the CNI lane")),

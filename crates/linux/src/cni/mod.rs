@@ -3,8 +3,9 @@
 //! Decided here: what of the file is ours, how it is found in a file somebody else wrote, and how it is changed without
 //! touching the rest. Ours are the `mtu` of the first plugin of type `bridge`, and in its `ipam` those range sets that
 //! hold one subnet and nothing else. A range set that says more (a start, a gateway) is its author's and stays.
-//! Which prefixes and MTU there should be is a plan's business.
+//! Which prefixes and MTU there should be is a plan's business. A plugin that is to follow the others is a row of its own.
 
+mod chained;
 mod lane;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
+pub use chained::{chain, is_chained, unchain};
 pub use lane::CniLane;
 
 /// What of a CNI configuration is ours.
@@ -37,6 +39,11 @@ pub enum Error {
     /// The bridge assigns no addresses.
     #[error("gives its bridge plugin no \"ipam\"; write one of type \"host-local\"")]
     NoIpam,
+    /// There is no list a plugin could be added to.
+    #[error(
+        "is one plugin and no list, so none can follow it; write it as a list (\"plugins\") in a file that ends in .conflist"
+    )]
+    NoList,
     /// Part of it has another form than CNI's.
     #[error("has a {0} of another form than the CNI specification gives it")]
     Form(&'static str),

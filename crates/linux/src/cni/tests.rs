@@ -106,3 +106,28 @@ fn the_lane_changes_the_file_in_place() {
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
     fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn a_plugin_is_chained_once_its_program_is_there() {
+    let folder = std::env::temp_dir().join(format!("cni-plugin-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("10-kuberouter.conflist");
+    fs::write(&path, LIST).unwrap();
+    let mut lane = CniLane::new(vec![path.clone()]).with_plugin("wait".into(), vec![folder.clone()]);
+    let key = Key::CniPlugin("wait".into());
+    let change = |to| Change { key: key.clone(), from: None, to, after: Vec::new() };
+    let refusal = lane.apply(&[change(Some(Row::CniPlugin))]).pop().unwrap().unwrap_err();
+    assert!(refusal.reason.contains("there is no program wait in"), "{refusal}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), LIST);
+    fs::write(folder.join("wait"), "").unwrap();
+    lane.apply(&[change(Some(Row::CniPlugin))]).pop().unwrap().unwrap();
+    assert!(lane.read().unwrap().contains(&(key.clone(), Row::CniPlugin)));
+    // Beside it, prefixes and MTU are written as ever.
+    let wanted = Row::CniConfig(Arc::new(config(&["10.244.1.0/24"], None)));
+    let prefixes = Change { key: Key::CniConfig, from: None, to: Some(wanted), after: Vec::new() };
+    lane.apply(&[prefixes]).pop().unwrap().unwrap();
+    assert_eq!(lane.read().unwrap().len(), 2);
+    lane.apply(&[change(None)]).pop().unwrap().unwrap();
+    assert_eq!(lane.read().unwrap().len(), 1);
+    fs::remove_dir_all(&folder).unwrap();
+}

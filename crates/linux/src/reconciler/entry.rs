@@ -115,6 +115,11 @@ impl Entry {
         !matches!(self.presence, Presence::Neither | Presence::Same)
     }
 
+    /// Wanted, and there as wanted.
+    pub(super) fn is_as_wanted(&self) -> bool {
+        self.presence == Presence::Same
+    }
+
     /// Neither wanted nor there.
     pub(super) fn is_gone(&self) -> bool {
         self.presence == Presence::Neither

@@ -366,6 +366,11 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         self.entries.get(key)?.desired()
     }
 
+    /// Whether a row is wanted, and believed to be in the kernel as it is wanted. O(log n).
+    pub fn stands(&self, key: &Key) -> bool {
+        self.entries.get(key).is_some_and(Entry::is_as_wanted)
+    }
+
     /// Rows believed to be in the kernel inside a container: the real servers of a virtual server, the members of a set.
     /// O(log n + contents).
     pub fn contents<'a>(&'a self, container: &'a Key) -> impl Iterator<Item = (&'a Key, &'a Row)> {

@@ -2,8 +2,9 @@
 
 use super::Unused;
 use super::reading::{Reading, dedup};
-use crate::kube::model::{NamedPort, Pod};
+use crate::kube::model::{NamedPort, Pod, PodUid};
 use crate::kube::wire::{self, List, Meta};
+use crate::names::label;
 
 /// `spec.terminationGracePeriodSeconds` if it is not set.
 const GRACE_SECONDS: u32 = 30;
@@ -37,8 +38,10 @@ pub(super) fn pod(wire: wire::Pod, meta: Meta, reading: &mut Reading<'_>) -> Res
     ports.sort_by(|one, other| (&one.name, one.protocol).cmp(&(&other.name, other.protocol)));
     // Names are unique in a pod; should they not be, the first counts, as it does for the API server.
     ports.dedup_by(|later, first| (&later.name, later.protocol) == (&first.name, first.protocol));
+    let uid = meta.annotation(label::MIRRORED_POD).map(str::to_owned).or_else(|| meta.uid.get().cloned());
     Ok(Pod {
         id: reading.id().clone(),
+        uid: PodUid::of(uid.as_deref().unwrap_or_default()),
         ips: dedup(ips),
         node: node.map(|node| reading.shared(&node)),
         host_network: reading.take("spec.hostNetwork", spec.host_network).unwrap_or(false),

@@ -5,7 +5,7 @@ use linux::row::{Protocol, Scheduler};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::kube::model::{EndpointSlice, Node, Pod, Service, ServiceWishes};
+use crate::kube::model::{EndpointSlice, Node, Pod, PodUid, Service, ServiceWishes};
 use crate::names::label;
 
 fn convert<W: Wire>(value: Value) -> Converted {
@@ -437,6 +437,11 @@ fn pods_are_read() {
     assert_eq!(grace(json!(-7)), 1);
     let bare = pod(json!({"metadata": {"namespace": "shop", "name": "new"}}));
     assert_eq!((bare.ips.len(), bare.node), (0, None));
+    let uid = |metadata: Value| pod(with(value.clone(), "/metadata", metadata)).uid;
+    assert_eq!(uid(json!({"name": "web-0", "uid": "a"})), PodUid::of("a"));
+    // A static pod runs under a UID of its own, which the object that stands for it names.
+    let mirror = json!({"kubernetes.io/config.mirror": "b"});
+    assert_eq!(uid(json!({"name": "web-0", "uid": "a", "annotations": mirror})), PodUid::of("b"));
 }
 
 #[test]

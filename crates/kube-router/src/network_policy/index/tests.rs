@@ -2,7 +2,8 @@ use linux::row::Protocol;
 
 use super::*;
 use crate::kube::model::{
-    Namespace, NetworkPolicy, Operator, Peer, Pod, PolicyPort, PolicyRule, PortRange, Requirement, Selector,
+    Namespace, NetworkPolicy, Operator, Peer, Pod, PodUid, PolicyPort, PolicyRule, PortRange, Requirement,
+    Selector,
 };
 use crate::network_policy::Touched;
 use crate::network_policy::selections::SetKind;
@@ -23,6 +24,7 @@ fn selector(app: &str) -> Selector {
 fn pod(id: &ObjectName, app: &str, last: u8, node: &str) -> Pod {
     Pod {
         id: id.clone(),
+        uid: PodUid::of(""),
         ips: vec![[10, 0, 0, last].into()],
         node: Some(node.into()),
         host_network: false,

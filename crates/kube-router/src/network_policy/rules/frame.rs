@@ -26,6 +26,13 @@ use crate::options::Options;
 const WAYS: [(&str, &str); 3] =
     [("INPUT", chain::INPUT), ("FORWARD", chain::FORWARD), ("OUTPUT", chain::OUTPUT)];
 
+/// Our first chains, and which directions are judged there: what reaches the node's own sockets reaches no pod.
+pub(in crate::network_policy) const FIRST: [(&str, &[policy::Direction]); 3] = [
+    (chain::INPUT, &[policy::Direction::Egress]),
+    (chain::FORWARD, &policy::Direction::ALL),
+    (chain::OUTPUT, &policy::Direction::ALL),
+];
+
 /// A pod of this node with an address of the family.
 pub(in crate::network_policy) type PodHere = (ObjectName, IpAddr);
 
@@ -49,9 +56,7 @@ pub(in crate::network_policy) fn claims(
         chain_claim(family, chain::POLICY_DEFAULT, default()),
         chain_claim(family, chain::POLICY_TAIL, tail(family, deny, node)),
     ];
-    let (both, out) = (policy::Direction::ALL, [policy::Direction::Egress]);
-    let ways = [(chain::INPUT, out.as_slice()), (chain::FORWARD, &both), (chain::OUTPUT, &both)];
-    for (name, directions) in ways {
+    for (name, directions) in FIRST {
         let mut rules = if name == chain::INPUT { exempt(family, options) } else { Vec::new() };
         if node.facts.verdict_maps {
             rules.extend(directions.iter().map(|direction| shared::dispatch(*direction)));
@@ -64,16 +69,10 @@ pub(in crate::network_policy) fn claims(
     if node.facts.verdict_maps {
         claims.extend(shared::maps(family));
     }
-    for (built_in, target) in WAYS {
-        let arguments = ["-m", "comment", "--comment", names::comment::POLICY_JUMP, "-j", target];
-        let rule = placed(built_in, &arguments, Rule::new([], jump(target)), names::comment::POLICY_JUMP);
-        let key = chain_key(family, built_in.into());
-        let position = Position::First(names::rank::POLICY);
-        claims.push(Claim::new(Key::ForeignRule(key, rule), Row::ForeignRule(position)));
-    }
+    claims.extend(ways_in(family));
     if deny {
         claims.push(set_claim(family, names::set::LOCAL_PODS.into(), SetKind::HashIp));
-        let set = Arc::new(SetKey { family, name: names::set::LOCAL_PODS.into() });
+        let set = local_pods(family);
         for (id, ip) in pods {
             // In once its chain is there; out before that goes.
             let programmed = if node.facts.verdict_maps {
@@ -85,6 +84,21 @@ pub(in crate::network_policy) fn claims(
         }
     }
     claims
+}
+
+/// The jumps from the kernel's own chains.
+pub(in crate::network_policy) fn ways_in(family: Family) -> impl Iterator<Item = Claim> {
+    WAYS.into_iter().map(move |(built_in, target)| {
+        let arguments = ["-m", "comment", "--comment", names::comment::POLICY_JUMP, "-j", target];
+        let rule = placed(built_in, &arguments, Rule::new([], jump(target)), names::comment::POLICY_JUMP);
+        let key = chain_key(family, built_in.into());
+        Claim::new(Key::ForeignRule(key, rule), Row::ForeignRule(Position::First(names::rank::POLICY)))
+    })
+}
+
+/// The set of pods whose rules are there, with default-deny.
+pub(in crate::network_policy) fn local_pods(family: Family) -> Arc<SetKey> {
+    Arc::new(SetKey { family, name: names::set::LOCAL_PODS.into() })
 }
 
 /// What every pod accepts or drops before its policies.
@@ -207,7 +221,7 @@ fn placed(chain: &str, arguments: &[&str], rule: Rule, text: &str) -> Rule {
 }
 
 /// The jumps of every pod.
-fn jumps(pods: &[PodHere], directions: &[policy::Direction]) -> Vec<Rule> {
+pub(in crate::network_policy) fn jumps(pods: &[PodHere], directions: &[policy::Direction]) -> Vec<Rule> {
     let mut rules = Vec::with_capacity(pods.len() * directions.len());
     for (id, ip) in pods {
         for direction in directions {

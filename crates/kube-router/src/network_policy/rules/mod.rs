@@ -51,7 +51,7 @@ pub fn policy_chain(id: &ObjectName, direction: compile::Direction) -> Name {
     format!("{}{}", chain::POLICY_PREFIX, Hash::new().fields(fields.into_iter()).finish()).into()
 }
 
-fn chain_key(family: Family, name: Name) -> ChainKey {
+pub(in crate::network_policy) fn chain_key(family: Family, name: Name) -> ChainKey {
     ChainKey { family, table: FilterTable::Filter, name }
 }
 

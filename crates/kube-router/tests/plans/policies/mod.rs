@@ -3,6 +3,7 @@
 
 mod chains;
 mod golden;
+mod guarded;
 mod naive;
 mod node;
 mod properties;

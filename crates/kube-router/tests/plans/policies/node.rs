@@ -13,9 +13,9 @@ use kube_router::node::{Facts, ThisNode};
 use kube_router::objection::Objections;
 use kube_router::options::Options;
 use kube_router::owner::Owner;
-use kube_router::store::{Dirty, Store};
-use linux::reconciler::Claim;
-use linux::row::{Key, Name, Row};
+use kube_router::store::{Announced, Dirty, Store};
+use linux::reconciler::{Claim, Reconciler};
+use linux::row::{Key, LaneName, Name, Row};
 use serde_json::{Value, json};
 
 use super::world::{Change, World};
@@ -125,6 +125,25 @@ impl Node {
             self.objections.replace(&object, found);
         }
         owners
+    }
+
+    /// Takes in what the CNI plugin says, as [`Self::change`].
+    pub(crate) fn announce(&mut self, told: Announced) {
+        self.dirty.merge(self.store.announce(told));
+    }
+
+    /// Whether a pod may be let go, with a kernel that holds what is wanted but for these rows.
+    pub(crate) fn guards(&self, id: &ObjectName, missing: impl Fn(&Key) -> bool) -> bool {
+        let mut reconciler: Reconciler<Owner> = Reconciler::new();
+        for (owner, claims) in &self.wanted {
+            reconciler.set(owner, claims.clone());
+        }
+        for lane in LaneName::ALL {
+            let there = self.rows().into_iter().filter(|(key, _)| key.lane() == lane && !missing(key));
+            reconciler.was_read(lane, there.collect(), |_, _| true);
+        }
+        let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
+        self.store.pod(id).is_some_and(|pod| self.policies.guards(pod, inputs, &reconciler))
     }
 
     /// Every owner's claims; their order means nothing.

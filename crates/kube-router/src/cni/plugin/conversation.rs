@@ -1,0 +1,64 @@
+//! Talking to the agent of the node: again and again until it answers, or until the time is up.
+
+use std::time::{Duration, Instant};
+
+use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
+
+use super::PluginError;
+use super::call::Call;
+use crate::cni::wire;
+use crate::status::client::{ClientError, ask};
+
+/// Between two tries to reach an agent that is not there.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How much later than asked for an answer may come.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long a removal may take to be told.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Announces the pod until its rules are in the kernel. Bounded by the call's timeout.
+pub(super) async fn announce(call: &Call) -> Result<(), PluginError> {
+    let body = body(call)?;
+    let end = Instant::now() + call.timeout;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let target = format!("{}?{}={}", wire::PATH, wire::WAIT, left.as_millis());
+        let asked = ask(&call.socket, Method::PUT, &target, body.clone());
+        let failure = match tokio::time::timeout(left + GRACE, asked).await {
+            Err(_) => return Err(PluginError::Unanswered(ClientError::Late)),
+            Ok(Ok((StatusCode::OK, _))) => return Ok(()),
+            // It is about to end; its successor may be in time.
+            Ok(Ok((StatusCode::SERVICE_UNAVAILABLE, text))) => ClientError::Answer(said(&text)),
+            Ok(Ok((StatusCode::NOT_FOUND, _))) => {
+                let text = "the agent knows nothing of sandboxes; it is older than this plugin".to_owned();
+                return Err(PluginError::NotReady(text));
+            }
+            Ok(Ok((_, text))) => return Err(PluginError::NotReady(said(&text))),
+            Ok(Err(error)) => error,
+        };
+        if Instant::now() + PAUSE >= end {
+            return Err(PluginError::Unanswered(failure));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Tells an agent, if there is one, that the sandbox is gone.
+pub(super) async fn withdraw(call: &Call) -> Result<(), PluginError> {
+    let asked = ask(&call.socket, Method::DELETE, wire::PATH, body(call)?);
+    match tokio::time::timeout(FAREWELL, asked).await {
+        Err(_) => Err(PluginError::Unanswered(ClientError::Late)),
+        Ok(Err(error)) => Err(PluginError::Unanswered(error)),
+        Ok(Ok(_)) => Ok(()),
+    }
+}
+
+fn body(call: &Call) -> Result<Bytes, PluginError> {
+    let text = serde_json::to_vec(&call.sandbox()?).map_err(PluginError::Decode)?;
+    Ok(Bytes::from(text))
+}
+
+fn said(text: &Bytes) -> String {
+    String::from_utf8_lossy(text).into_owned()
+}
