@@ -34,7 +34,7 @@ image: deps ## OCI images of the release build in target/image, without a daemon
 	@scripts/image.sh $(or $(CARGO_TARGET_DIR),target)/$(RUST_TARGET)/release/kube-router $(ARCH)
 
 ##@ Test
-.PHONY: test test-native test-vm fmt lint deny bench chaos
+.PHONY: test test-native test-vm fmt lint deny bench bench-bgp chaos
 test: deps ## Everything: format, lints, native tests, then the tests that need the VM, in one boot
 	@started=$$SECONDS; \
 	$(MAKE) fmt lint; linted=$$SECONDS; \
@@ -56,8 +56,12 @@ deny: ## Licences, advisories and sources of the dependencies; fetches cargo-den
 	@cargo deny check licenses bans sources
 	@cargo deny check advisories
 bench: deps ## Cold start, one change, rest, memory, churn, against a floor measured in the same run (QUICK=1: small sizes)
-	@cargo build --release --workspace --bins
+	@cargo build --release --workspace --bins --examples
 	@$(BUILT)/release/lab bench $(if $(QUICK),--quick)
+bench-bgp: deps ## The part about BGP alone: the speaker beside BIRD and GoBGP, then its tables in one process (QUICK=1: small sizes)
+	@cargo build --release --workspace --bins --examples
+	@$(BUILT)/release/lab bench --only bgp $(if $(QUICK),--quick); held=$$?; \
+	cargo bench --quiet -p bgp --bench tables -- $(if $(QUICK),quick); exit $$held
 chaos: build ## Faults of every kind under connections, as often and as long as promised (SHORT=1: a few times); about an hour
 	@KUBE_ROUTER_LAB_TIMEOUT=7200 $(LAB) chaos $(if $(SHORT),--short)
 

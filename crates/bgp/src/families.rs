@@ -22,9 +22,11 @@ impl Families {
         self.0 & Self::bit(family) != 0
     }
 
-    /// Adds one.
-    pub const fn insert(&mut self, family: Family) {
+    /// Adds one; says whether it was not there.
+    pub const fn insert(&mut self, family: Family) -> bool {
+        let new = !self.contains(family);
         self.0 |= Self::bit(family);
+        new
     }
 
     /// Takes one out; says whether it was there.

@@ -3,8 +3,9 @@
 //! Paths share their attributes with many others: a router announces thousands of prefixes with one set. The table
 //! holds each set once, and equality of interned attributes is equality of pointers.
 
-use std::collections::HashSet;
 use std::sync::Arc;
+
+use hashbrown::HashSet;
 
 use crate::attributes::Attributes;
 

@@ -26,11 +26,12 @@ mod rules;
 mod sessions;
 mod tables;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use crate::attributes::Attributes;

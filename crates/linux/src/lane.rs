@@ -80,6 +80,10 @@ impl<L: Lane + ?Sized> Lane for Box<L> {
     fn apply(&mut self, stage: &[Change]) -> Vec<Result<(), Refusal>> {
         (**self).apply(stage)
     }
+
+    fn requests(&self) -> Option<Arc<Requests>> {
+        (**self).requests()
+    }
 }
 
 /// What a lane thread is asked to do.
@@ -152,5 +156,33 @@ impl LaneThread {
     /// Hands over a job. Returns false when the thread is gone.
     pub fn start(&self, job: Job) -> bool {
         self.jobs.send(job).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Counting(Arc<Requests>);
+
+    impl Lane for Counting {
+        fn read(&mut self) -> Result<Vec<(Key, Row)>, ReadError> {
+            Ok(Vec::new())
+        }
+
+        fn apply(&mut self, _stage: &[Change]) -> Vec<Result<(), Refusal>> {
+            Vec::new()
+        }
+
+        fn requests(&self) -> Option<Arc<Requests>> {
+            Some(Arc::clone(&self.0))
+        }
+    }
+
+    #[test]
+    fn a_boxed_lane_counts_like_the_lane_in_it() {
+        let requests: Arc<Requests> = Arc::default();
+        let boxed: Box<dyn Lane> = Box::new(Counting(Arc::clone(&requests)));
+        assert!(boxed.requests().is_some_and(|told| Arc::ptr_eq(&told, &requests)));
     }
 }

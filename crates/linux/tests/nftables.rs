@@ -318,9 +318,14 @@ fn every_kind_of_rule_is_said_as_nft_says_it_and_reads_back() {
                 assert_eq!(read.get(&change.key), change.to.as_ref(), "{:?}", change.key);
             }
             run(&["nft", "-j", "list", "ruleset"]);
-            // And as nft itself would: a listing that is kept can be restored.
+            // And as nft itself would: a listing that is kept can be restored, but for the original port in a
+            // concatenation, which nft (1.0.6) shows and does not take.
             let kept = std::env::temp_dir().join(format!("nft-kept-{}", std::process::id()));
-            std::fs::write(&kept, run(&["nft", "list", "ruleset"])).unwrap();
+            let text = run(&["nft", "list", "ruleset"]);
+            let (not_taken, taken): (Vec<&str>, Vec<&str>) =
+                text.lines().partition(|line| line.contains(". ct original proto-dst @"));
+            assert_eq!(not_taken.len() % 3, 0, "{not_taken:?}");
+            std::fs::write(&kept, taken.join("\n") + "\n").unwrap();
             run(&["nft", "--check", "--file", kept.to_str().unwrap()]);
             std::fs::remove_file(&kept).unwrap();
         }

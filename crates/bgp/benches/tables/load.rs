@@ -173,21 +173,65 @@ fn count(updates: &[Update]) -> usize {
 }
 
 /// A reflector with so many clients, each with so many prefixes: all come up, tell, and are told. Returns how many
-/// prefixes were told in all.
-pub(crate) fn reflect(clients: u32, prefixes: usize) -> usize {
+/// prefixes were told in all, and the reflector, to be weighed.
+pub(crate) fn reflect(clients: u32, prefixes: usize) -> (usize, Speaker) {
     let now = Instant::now();
     let everybody = (1..=clients).map(|n| (peer(n), Role::ReflectorClient));
     let mut speaker = Speaker::new(&config(everybody), Routing::default(), now);
     for n in 1..=clients {
         speaker.peer_up(peer(n), session(n, OURS), now);
-        let first = n as usize * prefixes;
-        let update = Update::Reach {
-            family: FAMILY,
-            attributes: Arc::new(Attributes::local(peer(n))),
-            prefixes: (first..first + prefixes).map(prefix).collect(),
-        };
-        speaker.update(peer(n), update, now);
+        speaker.update(peer(n), own_prefixes(n, prefixes, Attributes::local(peer(n))), now);
     }
+    let told = hear_everybody(&mut speaker);
+    (told, speaker)
+}
+
+/// A node of a full mesh: all others come up and tell their prefixes, and hear that it has none.
+#[allow(dead_code, reason = "for the bench only")]
+pub(crate) fn meshed(nodes: u32, prefixes: usize) -> Speaker {
+    let now = Instant::now();
+    let others = 1..nodes.max(2);
+    let everybody = others.clone().map(|n| (peer(n), Role::Plain));
+    let mut speaker = Speaker::new(&config(everybody), Routing::default(), now);
+    for n in others {
+        speaker.peer_up(peer(n), session(n, OURS), now);
+        speaker.update(peer(n), own_prefixes(n, prefixes, Attributes::local(peer(n))), now);
+    }
+    hear_everybody(&mut speaker);
+    speaker
+}
+
+/// A client of two reflectors, which tell it of all nodes.
+#[allow(dead_code, reason = "for the bench only")]
+pub(crate) fn client(nodes: u32, prefixes: usize) -> Speaker {
+    let now = Instant::now();
+    let reflectors = nodes + 1..nodes + 3;
+    let both = reflectors.clone().map(|n| (peer(n), Role::Plain));
+    let mut speaker = Speaker::new(&config(both), Routing::default(), now);
+    for reflector in reflectors {
+        speaker.peer_up(peer(reflector), session(reflector, OURS), now);
+        for n in 1..=nodes {
+            let attributes = Attributes {
+                originator_id: Some(Ipv4Addr::from(0x0b00_0000 + n)),
+                cluster_list: vec![Ipv4Addr::from(0x0b00_0000 + reflector)],
+                ..Attributes::local(peer(n))
+            };
+            speaker.update(peer(reflector), own_prefixes(n, prefixes, attributes), now);
+        }
+    }
+    hear_everybody(&mut speaker);
+    speaker
+}
+
+/// What a node tells of itself.
+fn own_prefixes(n: u32, prefixes: usize, attributes: Attributes) -> Update {
+    let first = n as usize * prefixes;
+    let prefixes = (first..first + prefixes).map(prefix).collect();
+    Update::Reach { family: FAMILY, attributes: Arc::new(attributes), prefixes }
+}
+
+/// Everybody hears the news. Returns how many prefixes that were.
+fn hear_everybody(speaker: &mut Speaker) -> usize {
     let mut told = 0;
     for address in speaker.wanting() {
         loop {

@@ -17,6 +17,13 @@ use config::File;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// The agent's, so that measurements are of the same thing.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// News taken at a time.
+const BURST: usize = 256;
+
 #[derive(Parser)]
 struct Arguments {
     /// Configuration in JSON
@@ -25,6 +32,9 @@ struct Arguments {
     /// Unix socket to answer on
     #[arg(long)]
     socket: PathBuf,
+    /// Say nothing of routes
+    #[arg(long)]
+    quiet: bool,
 }
 
 /// Why it does not run.
@@ -111,12 +121,16 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     let socket = UnixListener::bind(&arguments.socket)
         .map_err(|error| Error::Socket(arguments.socket.clone(), error))?;
     let control = tokio::spawn(control::serve(socket, wish));
+    let mut burst = Vec::with_capacity(BURST);
     loop {
         tokio::select! {
-            event = events.recv() => match event {
-                Some(event) => eprintln!("{}", view::event(&event)),
-                None => break,
-            },
+            count = events.recv_many(&mut burst, BURST) => {
+                if count == 0 {
+                    break;
+                }
+                let loud = |event: &driver::Event| !arguments.quiet || !matches!(event, driver::Event::Routes(_));
+                burst.drain(..).filter(loud).for_each(|event| eprintln!("{}", view::event(&event)));
+            }
             _ = terminate.recv() => handle.stop("speaker ends"),
             _ = interrupt.recv() => handle.stop("speaker ends"),
         }

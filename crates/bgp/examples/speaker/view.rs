@@ -2,8 +2,8 @@
 
 use bgp::driver::{Event, PeerReport};
 use bgp::graceful_restart::End;
-use bgp::rib::Standing;
-use bgp::speaker::{self, PathView};
+use bgp::rib::{Refusal, Standing};
+use bgp::speaker::{self, Counters, PathView};
 use bgp::wire::Notification;
 use bgp::{Attributes, Origin};
 use serde_json::{Value, json};
@@ -29,7 +29,15 @@ pub(crate) fn peer(report: &PeerReport) -> Value {
         "last_received": history.last_received.as_ref().map(notification),
         "treated_as_withdraw": history.treated_as_withdraw,
         "attributes_discarded": history.attributes_discarded,
+        "duplicate_router_id": report.counters.duplicate_router_id,
+        "refused": refused(&report.counters),
     })
+}
+
+/// How many announcements could not be used, by reason; reasons that did not occur are left out.
+fn refused(counters: &Counters) -> Value {
+    let each = Refusal::ALL.into_iter().map(|why| (format!("{why:?}"), counters.refused(why)));
+    Value::Object(each.filter(|(_, count)| *count > 0).map(|(why, count)| (why, json!(count))).collect())
 }
 
 fn notification(notification: &Notification) -> Value {

@@ -1,12 +1,12 @@
 //! Peers that are told the same.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
+use hashbrown::HashMap;
 
-use super::batch::{Item, Packing, Span};
+use super::batch::{Item, Span};
 use super::export::{Exporter, Prepared, View};
 use super::feed::{Feed, Walk};
 use super::log::{Log, Tag};
@@ -15,35 +15,31 @@ use crate::family::Family;
 use crate::interner::Interner;
 use crate::rib::{DestinationId, Table};
 use crate::source::PeerId;
-use crate::update::Update;
 
 /// What is told of one destination.
 #[derive(Debug, Default)]
-struct Slot {
-    attributes: Option<Arc<Attributes>>,
+pub(super) struct Slot {
+    pub(super) attributes: Option<Arc<Attributes>>,
     /// Its place in the log. A destination in the log is pinned in the table.
-    tag: Tag,
+    pub(super) tag: Tag,
     /// How many members have been told of it. While that is above zero and there is nothing to tell any more, the
     /// destination is in the log, at or after the place of those members.
-    told: u32,
+    pub(super) told: u32,
 }
 
 /// A view and the peers that have it.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) view: View,
-    family: Family,
+    pub(super) family: Family,
     /// By destination; may be shorter than the table.
-    slots: Vec<Slot>,
-    log: Log,
-    members: HashMap<PeerId, Feed>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) log: Log,
+    pub(super) members: HashMap<PeerId, Feed>,
     /// Batches made lately, while nothing has changed since.
-    batches: Vec<(Span, Arc<[Item]>)>,
-    prepared: Prepared,
+    pub(super) batches: Vec<(Span, Arc<[Item]>)>,
+    pub(super) prepared: Prepared,
 }
-
-/// Members at more different places than this do not share batches.
-const BATCHES_KEPT: usize = 4;
 
 impl Group {
     /// A group without members, which knows what they will be told. O(table).
@@ -104,7 +100,7 @@ impl Group {
         let best = table.best(id);
         let is = best.map(|path| path.peer);
         let attributes = best.zip(table.prefix(id)).and_then(|(path, prefix)| {
-            exporter.export(&self.view, prefix, path, &mut self.prepared, interner).ok()
+            exporter.export(&self.view, &prefix, path, &mut self.prepared, interner).ok()
         });
         let at = id as usize;
         if self.slots.len() <= at {
@@ -223,166 +219,8 @@ impl Group {
         }
     }
 
-    /// The next news for a member, looking at `most` destinations at a time; nothing once it has heard everything.
-    pub(crate) fn pull(&mut self, peer: PeerId, most: usize, table: &mut Table) -> Vec<Update> {
-        let mut updates = Vec::new();
-        self.skip_what_the_walk_covers(peer, table);
-        while updates.is_empty() {
-            let Some(step) = self.next_step(peer, most.max(1)) else { break };
-            let items = self.items(&step, table);
-            self.tell(peer, &items, table, &mut updates);
-            self.go_on(peer, step, table, &mut updates);
-        }
-        updates
-    }
-
-    /// A member that has been told nothing and has not begun its walk needs nothing of what is in the log by now.
-    fn skip_what_the_walk_covers(&mut self, peer: PeerId, table: &mut Table) {
-        let Some(feed) = self.members.get_mut(&peer) else { return };
-        let fresh = feed.walk.as_ref().is_some_and(|walk| walk.next == 0 && walk.only.is_none());
-        // What has been told may be gone, and stand in the log for this member alone.
-        if fresh && feed.told.is_clear() {
-            let end = self.log.end();
-            self.log.advance(feed.at, end);
-            feed.at = end;
-            self.trim(table);
-        }
-    }
-
-    fn next_step(&self, peer: PeerId, most: usize) -> Option<Step> {
-        let feed = self.members.get(&peer)?;
-        if !feed.again.is_empty() {
-            return Some(Step::Chosen(feed.again.iter().copied().take(most).collect(), None));
-        }
-        if let Some(walk) = &feed.walk {
-            let end = self.slots.len() as DestinationId;
-            let Some(only) = &walk.only else {
-                let to = end.min(walk.next.saturating_add(most.try_into().unwrap_or(DestinationId::MAX)));
-                return Some(Step::Span(Span::Numbers(walk.next.min(to), to)));
-            };
-            let rest = only.ones().map(|bit| bit as DestinationId).skip_while(|id| *id < walk.next);
-            let chosen: Vec<DestinationId> = rest.take(most).collect();
-            let next = chosen.last().map_or(end, |last| last + 1);
-            return Some(Step::Chosen(chosen, Some(next)));
-        }
-        let (at, end) = (feed.at, self.log.end());
-        (at < end).then(|| Step::Span(Span::Log(at, end.min(at.saturating_add(most as u64)))))
-    }
-
-    /// The destinations of a step, packed; from an earlier member where one was at the same place.
-    fn items(&mut self, step: &Step, table: &Table) -> Arc<[Item]> {
-        let span = match step {
-            Step::Span(span) => *span,
-            Step::Chosen(ids, _) => return self.pack(ids.iter().copied(), table),
-        };
-        if let Some((_, items)) = self.batches.iter().find(|(kept, _)| *kept == span) {
-            return items.clone();
-        }
-        let items = match span {
-            Span::Numbers(from, to) => self.pack(from..to, table),
-            Span::Log(from, to) => {
-                let entries = self.log.from(from, (to - from) as usize);
-                let live = entries
-                    .filter(|(id, tag)| self.slots.get(*id as usize).is_some_and(|slot| slot.tag == *tag));
-                self.pack(live.map(|(id, _)| id), table)
-            }
-        };
-        if self.batches.len() >= BATCHES_KEPT {
-            self.batches.remove(0);
-        }
-        self.batches.push((span, items.clone()));
-        items
-    }
-
-    fn pack(&self, ids: impl Iterator<Item = DestinationId>, table: &Table) -> Arc<[Item]> {
-        let mut packing = Packing::default();
-        for id in ids {
-            let Some(slot) = self.slots.get(id as usize) else { continue };
-            let Some(prefix) = table.prefix(id) else { continue };
-            match &slot.attributes {
-                None if slot.told == 0 => {}
-                None => packing.add(id, *prefix, None, PeerId::LOCAL),
-                Some(attributes) => {
-                    let source = table.best(id).map_or(PeerId::LOCAL, |path| path.peer);
-                    packing.add(id, *prefix, Some(attributes), source);
-                }
-            }
-        }
-        packing.finish().into()
-    }
-
-    /// Says the items to a member, as far as they are news for it.
-    fn tell(&mut self, peer: PeerId, items: &[Item], table: &mut Table, updates: &mut Vec<Update>) {
-        let mut gone = Vec::new();
-        for item in items {
-            let Some(feed) = self.members.get_mut(&peer) else { return };
-            let attributes = item
-                .attributes
-                .as_ref()
-                .filter(|attributes| item.source != peer && attributes.next_hop.global != feed.address);
-            if let Some(attributes) = attributes {
-                for id in &item.ids {
-                    if feed.tell(*id)
-                        && let Some(slot) = self.slots.get_mut(*id as usize)
-                    {
-                        slot.told += 1;
-                    }
-                }
-                updates.push(Update::Reach {
-                    family: self.family,
-                    attributes: attributes.clone(),
-                    prefixes: item.prefixes.clone(),
-                });
-                continue;
-            }
-            for (id, prefix) in item.ids.iter().zip(&item.prefixes) {
-                if self.members.get_mut(&peer).is_some_and(|feed| feed.untell(*id)) {
-                    gone.push(*prefix);
-                    self.untell(*id, table);
-                }
-            }
-        }
-        if !gone.is_empty() {
-            updates.insert(0, Update::Unreach { family: self.family, prefixes: gone });
-        }
-    }
-
-    /// Takes note of a step that has been told.
-    fn go_on(&mut self, peer: PeerId, step: Step, table: &mut Table, updates: &mut Vec<Update>) {
-        let end = self.slots.len() as DestinationId;
-        let Some(feed) = self.members.get_mut(&peer) else { return };
-        let walked_to = match step {
-            Step::Chosen(ids, None) => {
-                for id in ids {
-                    feed.again.remove(&id);
-                }
-                return;
-            }
-            Step::Span(Span::Log(_, to)) => {
-                self.log.advance(feed.at, to);
-                feed.at = to;
-                self.trim(table);
-                return;
-            }
-            Step::Chosen(_, Some(next)) | Step::Span(Span::Numbers(_, next)) => next,
-        };
-        if walked_to < end {
-            if let Some(walk) = &mut feed.walk {
-                walk.next = walked_to;
-            }
-            return;
-        }
-        feed.walk = None;
-        if std::mem::take(&mut feed.end_of_rib_due) {
-            updates.push(Update::EndOfRib(self.family));
-        }
-        if self.members.values().all(|feed| feed.walk.is_none()) {
-            self.batches.clear();
-        }
-    }
-
     /// One member fewer has been told of a destination.
-    fn untell(&mut self, id: DestinationId, table: &mut Table) {
+    pub(super) fn untell(&mut self, id: DestinationId, table: &mut Table) {
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
         slot.told = slot.told.saturating_sub(1);
         if slot.told == 0 && slot.attributes.is_none() {
@@ -390,7 +228,7 @@ impl Group {
         }
     }
 
-    fn append(&mut self, id: DestinationId, table: &mut Table) {
+    pub(super) fn append(&mut self, id: DestinationId, table: &mut Table) {
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
         if slot.tag == 0 {
             table.pin(id);
@@ -401,7 +239,7 @@ impl Group {
         }
     }
 
-    fn leave_log(&mut self, id: DestinationId, table: &mut Table) {
+    pub(super) fn leave_log(&mut self, id: DestinationId, table: &mut Table) {
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
         if std::mem::take(&mut slot.tag) != 0 {
             self.log.abandon();
@@ -410,7 +248,7 @@ impl Group {
     }
 
     /// Forgets the part of the log that all members have passed.
-    fn trim(&mut self, table: &mut Table) {
+    pub(super) fn trim(&mut self, table: &mut Table) {
         while let Some((id, tag)) = self.log.pop_passed() {
             // Everybody has read it, so nobody will ask for these batches again.
             self.batches.clear();
@@ -446,12 +284,4 @@ impl Group {
             self.leave_log(id, table);
         }
     }
-}
-
-/// What a member is told next.
-enum Step {
-    /// What others at the same place are told, too.
-    Span(Span),
-    /// Some destinations for this member alone; if they are part of its walk, where that goes on.
-    Chosen(Vec<DestinationId>, Option<DestinationId>),
 }

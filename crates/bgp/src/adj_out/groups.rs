@@ -1,8 +1,10 @@
 //! All groups of a family, by view and by member.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use super::export::{Exporter, View};
 use super::group::Group;

@@ -12,5 +12,6 @@ pub(crate) mod feed;
 pub(crate) mod group;
 pub(crate) mod groups;
 pub(crate) mod log;
+mod pull;
 
 pub use export::Withheld;

@@ -4,6 +4,7 @@
 //! counted; the driver asks the table for more only while the count is low, so a peer that does not read costs a bounded
 //! amount of memory.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -105,15 +106,28 @@ async fn read_all(
     inbound: &mpsc::Sender<Inbound>,
 ) -> io::Result<()> {
     loop {
-        let mut chunk = BytesMut::with_capacity(CHUNK);
-        if read.read_buf(&mut chunk).await? == 0 {
+        read.readable().await?;
+        let Some(octets) = read_some(read)? else { continue };
+        if octets.is_empty() {
             return Ok(());
         }
-        let octets: Bytes = chunk.freeze();
         if inbound.send(Inbound::Octets { peer, id, octets }).await.is_err() {
             return Ok(());
         }
     }
+}
+
+/// What there is to read, in a buffer of its size; empty at the end, `None` if there is nothing yet.
+fn read_some(read: &OwnedReadHalf) -> io::Result<Option<Bytes>> {
+    thread_local! {
+        /// One for all connections of a thread, so that a thousand idle peers hold no memory.
+        static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
+    }
+    SCRATCH.with_borrow_mut(|scratch| match read.try_read(scratch) {
+        Ok(count) => Ok(Some(Bytes::copy_from_slice(scratch.get(..count).unwrap_or_default()))),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    })
 }
 
 async fn write_all(

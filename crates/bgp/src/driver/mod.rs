@@ -10,6 +10,9 @@ mod event;
 mod inbound;
 mod listeners;
 mod mailbox;
+mod news;
+mod wires;
+mod wishes;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -9,9 +9,11 @@
 //! whether the end of a session keeps paths. Not decided: anything about a single connection ([`crate::session`]).
 
 mod action;
+mod course;
 mod link;
 mod prefixes;
 mod retry;
+mod terms;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -22,13 +24,13 @@ pub use action::{Action, ConnectionId, History, Notice, Status};
 use crate::asn::Asn;
 use crate::config::{Config, GracefulRestart, PeerConfig};
 use crate::family::Family;
-use crate::graceful_restart::{self, End};
 use crate::negotiated::Negotiated;
-use crate::session::{Ends, Event, Output, Session, State, Terms};
+use crate::session::{Ends, Event, Session, State};
 use crate::wire::notification::Cease;
-use crate::wire::{Codec, Notification, Outcome, Received, Refresh, RefreshKind};
+use crate::wire::{Codec, Notification, Refresh, RefreshKind};
 use link::{Links, Side};
 use retry::Backoff;
+use terms::{agreed, terms};
 
 /// How long an attempt to connect may take before another is made.
 const CONNECT_WAIT: Duration = Duration::from_secs(15);
@@ -366,179 +368,6 @@ impl Peer {
     fn event(&mut self, side: Side, event: Event, now: Instant, out: &mut Vec<Action>) {
         self.drive(side, now, out, |session, outputs| session.event(event, now, outputs));
     }
-
-    /// Lets a session work and does what it asks for.
-    fn drive(
-        &mut self,
-        mut side: Side,
-        now: Instant,
-        out: &mut Vec<Action>,
-        work: impl FnOnce(&mut Session, &mut Vec<Output>),
-    ) {
-        let mut outputs = Vec::new();
-        work(&mut self.links.get_mut(side).session, &mut outputs);
-        for output in outputs {
-            match output {
-                Output::Dial => out.push(Action::Dial(self.links.name(side))),
-                Output::Send(octets) => {
-                    out.extend(self.links.get(side).connection.map(|id| Action::Send(id, octets)));
-                }
-                Output::Hangup => out.extend(self.links.get_mut(side).connection.take().map(Action::Hangup)),
-                Output::Opened(negotiated) => {
-                    if !self.survives(side, &negotiated, now, out) {
-                        // What it would have sent next would have confirmed the OPEN.
-                        self.event(side, Event::CollisionLost, now, out);
-                        return;
-                    }
-                }
-                Output::Up(negotiated) => {
-                    self.up(side, negotiated, now, out);
-                    side = Side::Main;
-                }
-                Output::Update(received) => self.update(received, out),
-                Output::Refresh(refresh) => out.push(match refresh.kind {
-                    RefreshKind::Request => Action::RefreshRequested(refresh.family),
-                    RefreshKind::Begin => Action::RefreshBegins(refresh.family),
-                    RefreshKind::End => Action::RefreshEnds(refresh.family),
-                }),
-                Output::Down { end, negotiated } => self.down(side, end, negotiated, now, out),
-            }
-        }
-        self.dial_later(now);
-    }
-
-    /// Settles a collision: whether the connection whose OPEN has just come stays (RFC 4271 section 6.8).
-    fn survives(&mut self, side: Side, negotiated: &Negotiated, now: Instant, out: &mut Vec<Action>) -> bool {
-        if let Some(main) = self.links.main() {
-            let restarts = main.session.negotiated().is_some_and(|was| was.graceful_restart.is_some());
-            if restarts {
-                self.event(Side::Main, Event::Replaced, now, out);
-            }
-            return restarts;
-        }
-        let other = side.other();
-        if self.links.state(other) != State::OpenConfirm {
-            return true;
-        }
-        // The one dialled by the higher router id stays; by the higher AS number, if they are equal (RFC 6286).
-        let ours = (negotiated.local_router_id, negotiated.local_asn);
-        let theirs = (negotiated.peer_router_id, negotiated.peer_asn);
-        let stays = if ours > theirs { Side::Outgoing } else { Side::Incoming };
-        if stays == side {
-            self.event(other, Event::CollisionLost, now, out);
-        }
-        stays == side
-    }
-
-    fn up(&mut self, side: Side, negotiated: Arc<Negotiated>, now: Instant, out: &mut Vec<Action>) {
-        let terms = terms(self.remote, &self.config, &self.identity);
-        let fresh = Session::new(terms, CONNECT_WAIT, self.random.u64(..));
-        let Some(id) = self.links.promote(side, fresh) else { return };
-        self.history.established += 1;
-        self.history.since = Some(now);
-        self.prefixes = prefixes::Watch::default();
-        self.dial_at = None;
-        self.dialling.reset();
-        out.push(Action::Up(id, negotiated));
-        // The other attempt is of no use any more; the side that came up waits for the peer to come anew.
-        self.event(side.other(), Event::CollisionLost, now, out);
-        self.tick(now, out);
-    }
-
-    fn update(&mut self, received: Received, out: &mut Vec<Action>) {
-        let withdrawn = received.faults.iter().any(|fault| fault.outcome == Outcome::TreatAsWithdraw);
-        let discarded = received.faults.iter().filter(|fault| fault.outcome == Outcome::AttributeDiscard);
-        self.history.attributes_discarded += discarded.count() as u64;
-        self.history.treated_as_withdraw += u64::from(withdrawn);
-        out.extend(received.faults.into_iter().map(|fault| Action::Notice(Notice::Fault(fault))));
-        out.extend(received.updates.into_iter().map(Action::Update));
-    }
-
-    /// A session is back in Idle.
-    fn down(
-        &mut self,
-        side: Side,
-        end: End,
-        negotiated: Option<Arc<Negotiated>>,
-        now: Instant,
-        out: &mut Vec<Action>,
-    ) {
-        let collision = match &end {
-            End::Sent(why) | End::Received(why) => why.is_cease(Cease::ConnectionCollision),
-            End::Lost => false,
-        };
-        match &end {
-            End::Sent(why) => self.history.last_sent = Some(why.clone()),
-            End::Received(why) => self.history.last_received = Some(why.clone()),
-            End::Lost => {}
-        }
-        if side == Side::Main {
-            self.links.demote();
-        }
-        let long =
-            self.history.since.take_if(|_| side == Side::Main).is_some_and(|since| now - since >= GOOD_WHILE);
-        if long {
-            self.errors.reset();
-        }
-        let hold = self.stance == Stance::Running && self.links.main().is_none() && is_error(&end);
-        if hold {
-            self.stance = Stance::Holding(Some(now + self.errors.pause(&mut self.random)));
-            self.dial_at = None;
-        }
-        match negotiated {
-            Some(negotiated) if side == Side::Main => {
-                let graceful = end.is_graceful(negotiated.graceful_restart.as_ref());
-                out.push(Action::Down { graceful, end });
-            }
-            _ if collision || end == End::Lost => {}
-            _ => out.push(Action::Notice(Notice::AttemptEnded(end))),
-        }
-        if hold {
-            // An error on one connection holds the other, too.
-            for side in Side::ALL {
-                self.event(side, Event::Stop(Notification::new(Cease::ConnectionRejected)), now, out);
-            }
-        } else if self.stance == Stance::Running && side == Side::Incoming {
-            self.event(Side::Incoming, Event::StartPassive, now, out);
-        }
-    }
-}
-
-/// Whether trying again at once would only bring the same again.
-fn is_error(end: &End) -> bool {
-    let (End::Sent(why) | End::Received(why)) = end else { return false };
-    let harmless = [
-        Cease::AdministrativeReset,
-        Cease::ConnectionRejected,
-        Cease::OtherConfigurationChange,
-        Cease::ConnectionCollision,
-    ];
-    !harmless.into_iter().any(|reason| why.is_cease(reason))
-}
-
-/// What we bring to a session with this peer. IPv4 prefixes over IPv6 next hops are for sessions over IPv6, where a router
-/// may have no other address to offer.
-fn terms(remote: IpAddr, config: &PeerConfig, identity: &Identity) -> Terms {
-    let restart = identity.graceful_restart.as_ref().filter(|_| config.graceful_restart);
-    Terms {
-        asn: identity.asn,
-        router_id: identity.router_id,
-        hold_time: u16::try_from(config.hold_time.as_secs()).unwrap_or(u16::MAX),
-        remote_asn: config.remote_asn,
-        families: config.families,
-        extended_next_hop: remote.is_ipv6(),
-        graceful_restart: restart.map(|restart| graceful_restart::offer(restart, config.families)),
-    }
-}
-
-/// The terms without what changes by itself when our restart is over.
-fn agreed(terms: &Terms) -> Terms {
-    let mut terms = terms.clone();
-    if let Some(restart) = &mut terms.graceful_restart {
-        restart.restarting = false;
-        restart.forwarding_kept = crate::families::Families::NONE;
-    }
-    terms
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::config::{MaxPrefixes, RemoteAsn};
 use crate::families::Families;
+use crate::graceful_restart::{self, End};
+use crate::session::Terms;
 use crate::wire::notification::OpenError;
 use crate::wire::{Framer, Kind, encode_keepalive};
 

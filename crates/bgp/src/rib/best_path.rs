@@ -7,9 +7,9 @@
 //! count, for the same reason.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 use std::net::IpAddr;
 
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::Path;
@@ -128,6 +128,10 @@ impl Selector<'_> {
     /// Gives each path its standing, and puts the best one first, if there is one. O(paths), but for MED: O(paths x
     /// neighbouring systems).
     pub(crate) fn select(&self, paths: &mut [Path]) {
+        if let [only] = paths {
+            self.enter(only);
+            return;
+        }
         let mut candidates: Candidates<'_> = paths.iter_mut().filter_map(|path| self.enter(path)).collect();
         if candidates.len() > 1 {
             self.narrow(&mut candidates);

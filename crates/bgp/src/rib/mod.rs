@@ -8,6 +8,8 @@
 pub(crate) mod acceptance;
 pub(crate) mod adj_in;
 pub(crate) mod best_path;
+mod paths;
+mod prefixes;
 pub(crate) mod table;
 
 use std::sync::Arc;

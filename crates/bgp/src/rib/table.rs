@@ -3,34 +3,39 @@
 //! A destination without paths stays while somebody has yet to hear of it ([`Table::pin`]): then its number is free
 //! for another.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
+use hashbrown::DefaultHashBuilder;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
+use super::paths::Paths;
+use super::prefixes::Prefixes;
 use super::{DestinationId, Path, Refusal, Selector, Standing};
 use crate::attributes::Attributes;
+use crate::family::Family;
 use crate::source::PeerId;
 
-/// A prefix and the ways to it; most tables know one or two, one of them costs no allocation.
-#[derive(Debug)]
+/// The ways to a prefix.
+#[derive(Debug, Default)]
 struct Destination {
-    prefix: IpNet,
     /// Who still needs the number.
     pins: u32,
     /// The best one first, the others in no order.
-    paths: SmallVec<[Path; 1]>,
+    paths: Paths,
 }
 
 /// All destinations of a family.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Table {
+    prefixes: Prefixes,
+    /// As many as prefixes.
     destinations: Vec<Destination>,
     numbers: HashTable<DestinationId>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     free: Vec<DestinationId>,
     paths: usize,
     waiting: bool,
@@ -52,33 +57,60 @@ impl Change {
     }
 }
 
-/// Selected paths at a moment, the best first and the others by peer.
-type Selection = SmallVec<[(PeerId, Arc<Attributes>); 2]>;
+/// A prefix as a number of the table's slots; keyed at random for each table, so that peers cannot choose prefixes that
+/// collide. A table is of one family.
+fn hash(hasher: &DefaultHashBuilder, prefix: &IpNet) -> u64 {
+    let mut state = hasher.build_hasher();
+    match prefix {
+        IpNet::V4(net) => {
+            state.write_u64(u64::from(u32::from(net.addr())) << 8 | u64::from(net.prefix_len()))
+        }
+        IpNet::V6(net) => {
+            state.write_u128(u128::from(net.addr()));
+            state.write_u8(net.prefix_len());
+        }
+    }
+    state.finish()
+}
+
+/// Selected paths at a moment, the best first and the others by peer. Attributes are interned, so that their address says
+/// which they are; whoever compares two moments keeps them alive for both.
+type Selection = SmallVec<[(PeerId, *const Attributes); 2]>;
 
 impl Table {
+    /// An empty table.
+    pub(crate) fn new(family: Family) -> Self {
+        Table {
+            prefixes: Prefixes::new(family),
+            destinations: Vec::new(),
+            numbers: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            free: Vec::new(),
+            paths: 0,
+            waiting: false,
+        }
+    }
+
     /// The number of a prefix somebody told of.
     pub(crate) fn find(&self, prefix: &IpNet) -> Option<DestinationId> {
-        let is_it = |id: &DestinationId| self.prefix(*id) == Some(prefix);
-        self.numbers.find(self.hasher.hash_one(prefix), is_it).copied()
+        let is_it = |id: &DestinationId| self.prefixes.is(*id, prefix);
+        self.numbers.find(hash(&self.hasher, prefix), is_it).copied()
     }
 
     /// The number of a prefix, given if it has none. The caller adds a path at once.
     pub(crate) fn find_or_insert(&mut self, prefix: IpNet) -> DestinationId {
-        let Table { destinations, numbers, hasher, free, .. } = self;
-        let is_it =
-            |id: &DestinationId| destinations.get(*id as usize).is_some_and(|there| there.prefix == prefix);
-        let rehash = |id: &DestinationId| {
-            destinations.get(*id as usize).map_or(0, |there| hasher.hash_one(there.prefix))
-        };
-        match numbers.entry(hasher.hash_one(prefix), is_it, rehash) {
+        let Table { prefixes, destinations, numbers, hasher, free, .. } = self;
+        let is_it = |id: &DestinationId| prefixes.is(*id, &prefix);
+        let rehash = |id: &DestinationId| prefixes.get(*id).map_or(0, |there| hash(hasher, &there));
+        match numbers.entry(hash(hasher, &prefix), is_it, rehash) {
             Entry::Occupied(entry) => *entry.get(),
             Entry::Vacant(entry) => {
                 let id = free.pop().unwrap_or(destinations.len() as DestinationId);
                 entry.insert(id);
-                let destination = Destination { prefix, pins: 0, paths: SmallVec::new() };
+                prefixes.put(id, prefix);
                 match destinations.get_mut(id as usize) {
-                    Some(place) => *place = destination,
-                    None => destinations.push(destination),
+                    Some(place) => *place = Destination::default(),
+                    None => destinations.push(Destination::default()),
                 }
                 id
             }
@@ -86,8 +118,8 @@ impl Table {
     }
 
     /// The prefix of a number.
-    pub(crate) fn prefix(&self, id: DestinationId) -> Option<&IpNet> {
-        self.destinations.get(id as usize).map(|destination| &destination.prefix)
+    pub(crate) fn prefix(&self, id: DestinationId) -> Option<IpNet> {
+        self.prefixes.get(id)
     }
 
     /// All paths to a destination, the best first.
@@ -106,11 +138,11 @@ impl Table {
     }
 
     /// Every destination that has paths, in no particular order. O(table).
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (DestinationId, &IpNet, &[Path])> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (DestinationId, IpNet, &[Path])> {
         let numbered = (0..).zip(&self.destinations);
         numbered
             .filter(|(_, destination)| !destination.paths.is_empty())
-            .map(|(id, destination)| (id, &destination.prefix, &*destination.paths))
+            .filter_map(|(id, destination)| Some((id, self.prefix(id)?, &*destination.paths)))
     }
 
     /// How many paths there are.
@@ -149,14 +181,18 @@ impl Table {
         let path = Path { learned: learned.clone(), accepted, peer, standing };
         let Some(destination) = self.destinations.get_mut(id as usize) else { return Change::default() };
         let before = destination.selection();
-        match destination.paths.iter_mut().find(|path| path.peer == peer) {
-            Some(place) => *place = path,
+        let replaced = match destination.paths.iter_mut().find(|path| path.peer == peer) {
+            Some(place) => Some(std::mem::replace(place, path)),
             None => {
                 destination.paths.push(path);
                 self.paths += 1;
+                None
             }
-        }
-        self.reselect(id, before, selector)
+        };
+        let change = self.reselect(id, before, selector);
+        // Not before: its attributes were compared by address.
+        drop(replaced);
+        change
     }
 
     /// Takes a peer's path away. O(paths of the destination).
@@ -166,9 +202,12 @@ impl Table {
         let Some(at) = destination.paths.iter().position(|path| path.peer == peer) else {
             return Change::default();
         };
-        destination.paths.swap_remove(at);
+        let removed = destination.paths.swap_remove(at);
         self.paths -= 1;
-        self.reselect(id, before, selector)
+        let change = self.reselect(id, before, selector);
+        // As above.
+        drop(removed);
+        change
     }
 
     /// Selects anew, after something that selection depends on has changed.
@@ -184,13 +223,8 @@ impl Table {
         }
         selector.select(&mut destination.paths);
         let after = destination.selection();
-        let same = |a: Option<&(PeerId, Arc<Attributes>)>, b: Option<&(PeerId, Arc<Attributes>)>| match (a, b)
-        {
-            (Some(a), Some(b)) => a.0 == b.0 && Arc::ptr_eq(&a.1, &b.1),
-            (a, b) => a.is_none() && b.is_none(),
-        };
-        let best = !same(before.first(), after.first());
-        let others = (1..before.len().max(after.len())).any(|at| !same(before.get(at), after.get(at)));
+        let best = before.first() != after.first();
+        let others = before.get(1..).unwrap_or_default() != after.get(1..).unwrap_or_default();
         Change { best: best.then(|| before.first().map(|(peer, _)| *peer)), multipath: others }
     }
 
@@ -211,14 +245,13 @@ impl Table {
 
     /// Gives up the number of a destination without paths and pins.
     fn free_if_unused(&mut self, id: DestinationId) {
-        let Some(destination) = self.destinations.get_mut(id as usize) else { return };
-        if !destination.paths.is_empty() || destination.pins > 0 {
-            return;
-        }
+        let Some(destination) = self.destinations.get(id as usize) else { return };
+        let Some(prefix) = self.prefixes.get(id).filter(|_| destination.paths.is_empty()) else { return };
         let is_it = |other: &DestinationId| *other == id;
-        if let Ok(entry) = self.numbers.find_entry(self.hasher.hash_one(destination.prefix), is_it) {
+        if destination.pins == 0
+            && let Ok(entry) = self.numbers.find_entry(hash(&self.hasher, &prefix), is_it)
+        {
             entry.remove();
-            destination.paths = SmallVec::new();
             self.free.push(id);
         }
     }
@@ -231,7 +264,7 @@ impl Destination {
             .paths
             .iter()
             .filter(selected)
-            .filter_map(|path| Some((path.peer, path.accepted.clone()?)))
+            .filter_map(|path| Some((path.peer, Arc::as_ptr(path.accepted.as_ref()?))))
             .collect();
         if let Some((_, others)) = selection.split_first_mut() {
             others.sort_unstable_by_key(|(peer, _)| *peer);

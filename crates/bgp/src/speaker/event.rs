@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 use crate::attributes::Attributes;
 use crate::family::Family;
@@ -18,7 +19,7 @@ pub enum Event {
         /// The destination.
         prefix: IpNet,
         /// The best one first; none if there is no way any more.
-        paths: Vec<SelectedPath>,
+        paths: SmallVec<[SelectedPath; 1]>,
     },
     /// Selection has begun in this family: at the start, or when the peers have told us everything after a restart.
     /// What was left in the kernel by a predecessor and is not selected may go.
@@ -66,6 +67,8 @@ pub struct Counters {
     pub announced: u64,
     /// Withdrawals received, one for each prefix.
     pub withdrawn: u64,
+    /// How often it came up with the router id and AS number of another peer that was up.
+    pub duplicate_router_id: u64,
     refused: [u64; Refusal::ALL.len()],
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 use super::event::{Counters, Event, PathView, SelectedPath};
 use super::{Speaker, Tables};
@@ -56,7 +57,7 @@ impl Speaker {
     pub fn paths(&self, family: Family) -> impl Iterator<Item = PathView> {
         let tables = self.tables(family);
         tables.table.iter().flat_map(move |(id, prefix, paths)| {
-            paths.iter().map(move |path| self.view_of(tables, id, prefix, path))
+            paths.iter().map(move |path| self.view_of(tables, id, &prefix, path))
         })
     }
 
@@ -85,7 +86,7 @@ impl Speaker {
         let tables = self.tables(family);
         let told = tables.table.iter().filter_map(|(at, prefix, _)| {
             let attributes = tables.groups.told(id, at)?;
-            Some((*prefix, attributes.clone()))
+            Some((prefix, attributes.clone()))
         });
         told.collect()
     }
@@ -93,12 +94,9 @@ impl Speaker {
     /// The selected paths to a destination, as news.
     pub(super) fn selected(&self, family: Family, id: DestinationId) -> Option<Event> {
         let table = &self.tables(family).table;
-        let prefix = *table.prefix(id)?;
-        let mut selected: Vec<&Path> = table
-            .paths(id)
-            .iter()
-            .filter(|path| matches!(path.standing, Standing::Best | Standing::Multipath))
-            .collect();
+        let prefix = table.prefix(id)?;
+        let is_selected = |path: &&Path| matches!(path.standing, Standing::Best | Standing::Multipath);
+        let mut selected: SmallVec<[&Path; 4]> = table.paths(id).iter().filter(is_selected).collect();
         selected.sort_by_key(|path| (path.standing, self.address(path.peer)));
         let paths = selected.into_iter().filter_map(|path| {
             let attributes = path.accepted.clone()?;

@@ -54,10 +54,15 @@ impl Speaker {
         let key = (session.peer_asn.get(), session.peer_router_id);
         let other = self.identities.get(&key).and_then(|other| self.peer(*other));
         match other.map(|peer| peer.address) {
-            Some(other) => self.events.push_back(Event::DuplicateRouterId {
-                router_id: session.peer_router_id,
-                peers: [other, address],
-            }),
+            Some(other) => {
+                if let Some(peer) = self.peer_mut(id) {
+                    peer.counters.duplicate_router_id += 1;
+                }
+                self.events.push_back(Event::DuplicateRouterId {
+                    router_id: session.peer_router_id,
+                    peers: [other, address],
+                });
+            }
             None => {
                 self.identities.insert(key, id);
             }

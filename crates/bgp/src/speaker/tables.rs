@@ -31,7 +31,7 @@ pub(super) struct Tables {
 impl Tables {
     pub(super) fn new(family: Family) -> Self {
         Tables {
-            table: Table::default(),
+            table: Table::new(family),
             groups: Groups::new(family),
             adj_in: Vec::new(),
             changed: VecDeque::new(),
@@ -112,7 +112,7 @@ impl Tables {
         let Some(prefix) = self.table.prefix(id) else { return };
         let learned = path.learned.clone();
         let refusal = rules.refuses(&learned, neighbour);
-        let accepted = rules.accept(prefix, &learned, refusal, neighbour, interner);
+        let accepted = rules.accept(&prefix, &learned, refusal, neighbour, interner);
         let same = match (&accepted, &path.accepted) {
             (Ok(new), Some(old)) => Arc::ptr_eq(new, old),
             (Err(new), None) => path.standing == Standing::Refused(*new),

@@ -184,10 +184,15 @@ fn push_reach(updates: &mut Vec<Update>, mut parts: Parts, nlri: Vec<IpNet>) {
     attributes.normalize();
     let classic = classic.map(|next_hop| (Family::Ipv4Unicast, next_hop, nlri));
     let others = reach.map(|reach| (reach.family, reach.next_hop, reach.prefixes));
-    for (family, next_hop, prefixes) in classic.into_iter().chain(others) {
-        if !prefixes.is_empty() {
-            let attributes = Arc::new(Attributes { next_hop, ..attributes.clone() });
-            updates.push(Update::Reach { family, attributes, prefixes });
-        }
+    let mut groups =
+        classic.into_iter().chain(others).filter(|(_, _, prefixes)| !prefixes.is_empty()).peekable();
+    while let Some((family, next_hop, prefixes)) = groups.next() {
+        // The last group, most often the only one, takes them without a copy.
+        let attributes = match groups.peek() {
+            Some(_) => attributes.clone(),
+            None => std::mem::replace(&mut attributes, Attributes::local(next_hop)),
+        };
+        let attributes = Arc::new(Attributes { next_hop, ..attributes });
+        updates.push(Update::Reach { family, attributes, prefixes });
     }
 }

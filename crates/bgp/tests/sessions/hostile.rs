@@ -2,30 +2,44 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use bgp::Families;
-use bgp::wire::{Capabilities, Frame, Framer, Kind, Notification, Open, encode_keepalive};
+use bgp::config::MaxPrefixes;
+use bgp::rib::{Refusal, Standing};
+use bgp::wire::{
+    Capabilities, Codec, Frame, Framer, Kind, Notification, Open, Refresh, RefreshKind, encode_keepalive,
+    encode_update,
+};
+use bgp::{AsPath, Attributes, Families, Family, Update};
+use ipnet::{IpNet, Ipv4Net};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::setup::{A, B, C, Router, connections, eventually, in_namespace, ip, pair};
+use crate::setup::{A, B, C, Router, connections, eventually, in_namespace, ip, net, pair};
 
 /// Dials a router from the address of one of its peers.
 async fn dial(from: &str, to: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
+    // A deaf peer's window is soon shut.
+    socket.set_recv_buffer_size(4096).unwrap();
     socket.bind(SocketAddr::new(ip(from), 0)).unwrap();
     socket.connect(SocketAddr::new(ip(to), 179)).await.unwrap()
 }
 
 /// Says OPEN and KEEPALIVE, as a speaker would.
 async fn introduce(stream: &mut TcpStream, asn: u32) {
+    introduce_as(stream, asn, [10, 9, 9, 9]).await;
+}
+
+async fn introduce_as(stream: &mut TcpStream, asn: u32, router_id: [u8; 4]) {
     let open = Open {
         asn,
         hold_time: 90,
-        router_id: Ipv4Addr::new(10, 9, 9, 9),
+        router_id: Ipv4Addr::from(router_id),
         capabilities: Capabilities {
             families: Families::all(),
             four_octet_asn: true,
+            route_refresh: true,
+            enhanced_route_refresh: true,
             ..Capabilities::default()
         },
     };
@@ -150,5 +164,121 @@ fn silence_holds_up_nobody() {
         let _silent = dial(C, A).await;
         b.announce("10.2.0.0/24", B);
         a.learns("10.2.0.0/24", B).await;
+    });
+}
+
+/// An UPDATE (or several) of an external speaker.
+fn reach(attributes: Attributes, prefixes: Vec<IpNet>) -> Vec<u8> {
+    let families = Families::all();
+    let codec = Codec { four_octet_asn: true, internal: false, families, extended_next_hop: Families::NONE };
+    let attributes = std::sync::Arc::new(attributes);
+    let mut octets = Vec::new();
+    encode_update(&Update::Reach { family: Family::Ipv4Unicast, attributes, prefixes }, &codec, &mut octets)
+        .unwrap();
+    octets
+}
+
+/// A path as C would tell it.
+fn path(as_path: impl IntoIterator<Item = u32>, next_hop: &str) -> Attributes {
+    Attributes { as_path: AsPath::sequence(as_path), ..Attributes::local(ip(next_hop)) }
+}
+
+/// A million routes at once: the bound ends the session, nothing of it stays, and the honest peer notices nothing.
+#[test]
+fn a_flood_meets_the_bound() {
+    in_namespace(|| async {
+        let (mut a, b) = pair();
+        let flooder = a.peer(A, C, 65_003);
+        flooder.passive = true;
+        flooder.max_prefixes = Some(MaxPrefixes { limit: 10_000, restart_after: None });
+        a.go();
+        b.go();
+        a.up(B).await;
+        let mut stream = dial(C, A).await;
+        introduce(&mut stream, 65_003).await;
+        let prefix = |n: u32| Ipv4Net::new((0x1000_0000 + (n << 8)).into(), 24).unwrap().into();
+        let flood = reach(path([65_003], C), (0..1_000_000).map(prefix).collect());
+        let (mut read, mut write) = stream.into_split();
+        let writing = tokio::spawn(async move { write.write_all(&flood).await });
+        let (mut framer, mut chunk, mut last) = (Framer::default(), [0; 4096], None);
+        while let Ok(count @ 1..) = read.read(&mut chunk).await {
+            framer.push(&chunk[..count]);
+            while let Some(frame) = framer.next_frame().unwrap() {
+                last = Some(frame);
+            }
+        }
+        let last = notification(&last.into_iter().collect::<Vec<_>>());
+        assert_eq!((last.code, last.subcode), (6, 1), "Cease, maximum number of prefixes");
+        writing.abort();
+        let report = a.report(C).await;
+        assert!(report.status.stopped && report.received.iter().all(|(_, count)| *count == 0), "{report:?}");
+        // What came in one read was counted; not the million.
+        assert!(report.counters.announced < 50_000, "{:?}", report.counters);
+        b.announce("10.2.0.0/24", B);
+        a.learns("10.2.0.0/24", B).await;
+        assert_eq!(a.report(B).await.status.history.established, 1);
+    });
+}
+
+/// A peer asks for everything a million times over and reads nothing: what waits for it is bounded.
+#[test]
+fn questions_without_reading_pile_nothing_up() {
+    in_namespace(|| async {
+        let (a, _b) = with_stranger().await;
+        for n in 0..200 {
+            a.announce(&format!("10.1.{n}.0/24"), A);
+        }
+        let mut deaf = dial(C, A).await;
+        introduce(&mut deaf, 65_003).await;
+        let mut question = Vec::new();
+        Refresh { family: Family::Ipv4Unicast, kind: RefreshKind::Request }.encode(&mut question);
+        const QUESTIONS: usize = 1_000_000;
+        let questions = question.repeat(1000);
+        for _ in 0..QUESTIONS / 1000 {
+            deaf.write_all(&questions).await.unwrap();
+        }
+        deaf.write_all(&reach(path([65_003], C), vec![net("10.3.0.0/24")])).await.unwrap();
+        a.learns("10.3.0.0/24", C).await;
+        a.handle.stop_peer(ip(C), "enough");
+        let waited: usize = last_words(&mut deaf).await.iter().map(|frame| frame.body.len() + 19).sum();
+        // Sockets hold some megabytes of answers; a mark for each question would be twenty-three more.
+        assert!(waited < QUESTIONS * question.len() / 2, "{waited} octets waited");
+    });
+}
+
+/// Our own AS in a path, next hops and prefixes that cannot be, a second peer of one router id: nothing of it is used,
+/// nobody's session ends, and all of it is counted.
+#[test]
+fn what_cannot_be_is_counted() {
+    in_namespace(|| async {
+        let (mut a, b) = pair();
+        a.peer(A, C, 65_002).passive = true;
+        a.go();
+        b.go();
+        a.up(B).await;
+        let mut twin = dial(C, A).await;
+        introduce_as(&mut twin, 65_002, [10, 9, 0, 2]).await;
+        for octets in [
+            reach(path([65_002, 65_001, 65_009], C), vec![net("10.3.1.0/24"), net("10.3.2.0/24")]),
+            reach(path([65_002], "127.0.0.1"), vec![net("10.3.3.0/24")]),
+            reach(path([65_002], A), vec![net("10.3.4.0/24")]),
+            reach(path([65_002], C), vec![net("127.0.0.0/8")]),
+            reach(path([65_002], C), vec![net("10.3.5.0/24")]),
+        ] {
+            twin.write_all(&octets).await.unwrap();
+        }
+        let good = a.learns("10.3.5.0/24", C).await;
+        assert_eq!(good.standing, Standing::Best);
+        let counters = a.report(C).await.counters;
+        let refused = |why| counters.refused(why);
+        assert_eq!(refused(Refusal::OwnAs), 2);
+        assert_eq!(refused(Refusal::MartianNextHop), 2);
+        assert_eq!(refused(Refusal::MartianPrefix), 1);
+        assert_eq!((counters.announced, counters.duplicate_router_id), (6, 1));
+        assert_eq!(a.report(B).await.counters.duplicate_router_id, 0);
+        let used =
+            |path: &&bgp::speaker::PathView| path.peer == Some(ip(C)) && path.standing == Standing::Best;
+        assert_eq!(a.paths().await.iter().filter(used).count(), 1);
+        assert!(a.is_up(B).await && a.is_up(C).await);
     });
 }

@@ -11,6 +11,7 @@ use linux::row::{Key, LaneName, Table};
 
 use crate::kube::model::{Kind, ObjectName, WatchEvent};
 use crate::metrics::Metrics;
+use crate::names;
 use crate::owner::Owner;
 use crate::store::Store;
 
@@ -118,7 +119,13 @@ impl Reporter {
         }
     }
 
-    pub(super) fn applied(&mut self, lane: LaneName, outcomes: &[(Key, Result<(), Refusal>)]) {
+    /// `wanted` says whether a row is to be there.
+    pub(super) fn applied(
+        &mut self,
+        lane: LaneName,
+        outcomes: &[(Key, Result<(), Refusal>)],
+        wanted: impl Fn(&Key) -> bool,
+    ) {
         let took = self.started.remove(&lane).map(|started| started.elapsed().as_secs_f64());
         if lane == LaneName::Firewall {
             self.metrics.iptables_sync_time.observe(took.unwrap_or_default());
@@ -127,10 +134,39 @@ impl Reporter {
             self.metrics.ipvs_services_sync_time.observe(took.unwrap_or_default());
             self.programmed();
         }
+        let sets = [names::set::POD_SUBNETS, names::set::NODE_IPS];
+        let of_nodes = |key: &Key| matches!(key, Key::Member(set, _) if sets.contains(&&*set.name));
+        if lane == LaneName::Sets && outcomes.iter().any(|(key, _)| of_nodes(key)) {
+            self.metrics.routes_sync_time.observe(took.unwrap_or_default());
+        }
+        if lane == LaneName::Route {
+            self.learned_routes(outcomes, took, wanted);
+        }
         for (key, outcome) in outcomes {
             if outcome.is_err() {
                 self.metrics.refusals.with_label_values(&[key.table().as_str()]).inc();
             }
+        }
+    }
+
+    /// Counts routes of the main table: those are learned. `wanted` says whether a row is to be there.
+    fn learned_routes(
+        &self,
+        outcomes: &[(Key, Result<(), Refusal>)],
+        took: Option<f64>,
+        wanted: impl Fn(&Key) -> bool,
+    ) {
+        let learned = |key: &Key| matches!(key, Key::Route { table: names::route::TABLE_MAIN, .. });
+        let mut any = false;
+        for (key, _) in outcomes.iter().filter(|(key, outcome)| learned(key) && outcome.is_ok()) {
+            any = true;
+            match wanted(key) {
+                true => self.metrics.host_routes_added.inc(),
+                false => self.metrics.host_routes_removed.inc(),
+            }
+        }
+        if any {
+            self.metrics.host_routes_sync_time.observe(took.unwrap_or_default());
         }
     }
 

@@ -3,6 +3,7 @@
 //! Nothing is decided here. The core counts through the handles of [`Metrics`]; the counters of services stay in the
 //! kernel and are read when someone asks, through [`ServiceCounters`].
 
+mod bgp;
 mod services;
 
 use std::sync::Arc;
@@ -14,11 +15,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
+pub use self::bgp::{BgpPeer, BgpPeers};
 pub use self::services::{ServiceCounter, ServiceCounters};
 
+use self::bgp::PeerScrape;
 use self::services::ServiceScrape;
 use crate::version;
 
@@ -43,6 +47,22 @@ pub struct Metrics {
     pub policy_chains: IntGauge,
     /// Sets of network policies, of both families.
     pub policy_ipsets: IntGauge,
+    /// Seconds a change of the sets of pod networks and node addresses takes (upstream's name promises more, and means this).
+    pub routes_sync_time: Histogram,
+    /// Seconds it takes to hand a new set of peers to the BGP speaker.
+    pub bgp_internal_peers_sync_time: Histogram,
+    /// Best paths learned from BGP peers, each change of one counted.
+    pub bgp_advertisements_received: IntCounter,
+    /// Paths of this node's own told to or taken back from the speaker, by `type`: pod-route, advertise-vip, withdraw-vip.
+    pub bgp_advertisements_sent: IntCounterVec,
+    /// Seconds a change of learned routes in the kernel takes.
+    pub host_routes_sync_time: Histogram,
+    /// Prefixes learned from BGP peers that have a route.
+    pub host_routes_synced: IntGauge,
+    /// Learned routes written.
+    pub host_routes_added: IntCounter,
+    /// Learned routes removed.
+    pub host_routes_removed: IntCounter,
     /// Seconds a scrape spends on reading the kernel's counters.
     pub ipvs_metrics_export_time: Histogram,
     /// Seconds from the change of an endpoint, as its slice's trigger annotation says, to its rows in the kernel.
@@ -95,6 +115,28 @@ impl Metrics {
             )?,
             policy_chains: make.gauge("controller_policy_chains", "Chains of network policies")?,
             policy_ipsets: make.gauge("controller_policy_ipsets", "Sets of network policies")?,
+            routes_sync_time: make.seconds(
+                "controller_routes_sync_time",
+                "Seconds a change of the sets of pod networks and node addresses takes",
+            )?,
+            bgp_internal_peers_sync_time: make.seconds(
+                "controller_bgp_internal_peers_sync_time",
+                "Seconds it takes to hand a new set of peers to the BGP speaker",
+            )?,
+            bgp_advertisements_received: make.counter(
+                "controller_bgp_advertisements_received",
+                "Best paths learned from BGP peers, each change of one",
+            )?,
+            bgp_advertisements_sent: make.counters(
+                "controller_bgp_advertisements_sent",
+                "Own paths told to BGP peers or taken back, by type",
+                &["type"],
+            )?,
+            host_routes_sync_time: make
+                .seconds("host_routes_sync_time", "Seconds a change of learned routes in the kernel takes")?,
+            host_routes_synced: make.gauge("host_routes_synced", "Learned prefixes that have a route")?,
+            host_routes_added: make.counter("host_routes_added", "Learned routes written")?,
+            host_routes_removed: make.counter("host_routes_removed", "Learned routes removed")?,
             ipvs_metrics_export_time: make.seconds(
                 "controller_ipvs_metrics_export_time",
                 "Seconds a scrape spends on reading IPVS counters",
@@ -138,6 +180,14 @@ impl Metrics {
         Ok(self.registry.register(Box::new(scrape))?)
     }
 
+    /// Adds `bgp_peer_*`, asked of `peers` at each scrape.
+    ///
+    /// # Errors
+    /// [`MetricsError`] on a second call.
+    pub fn attach_bgp_peers(&self, peers: Arc<dyn BgpPeers>) -> Result<(), MetricsError> {
+        Ok(self.registry.register(Box::new(PeerScrape::new(peers)?))?)
+    }
+
     /// All values in the text format of Prometheus. Reads the kernel's counters, so it may block for milliseconds.
     ///
     /// # Errors
@@ -178,6 +228,10 @@ impl Definer<'_> {
 
     fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
         self.register(IntGauge::with_opts(opts(name, help))?)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.register(IntCounter::with_opts(opts(name, help))?)
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {

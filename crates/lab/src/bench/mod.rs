@@ -10,8 +10,10 @@
 //! | [`Part::Memory`] | resident memory with nothing and with much |
 //! | [`Part::Churn`] | connections through a Service while others churn |
 //! | [`Part::Policy`] | network policy: cold start, one more peer, memory, with either packet filter; natively |
+//! | [`Part::Bgp`] | the speaker beside BIRD and GoBGP |
 
 mod agent;
+mod bgp;
 mod churn;
 mod cold_start;
 mod floor;
@@ -45,11 +47,13 @@ pub enum Part {
     Churn,
     /// Network policy.
     Policy,
+    /// The speaker beside others, and an agent's routes; needs no IPVS.
+    Bgp,
 }
 
 impl Part {
     /// All, in the order they are run.
-    pub const ALL: [Part; 5] = [Part::Scale, Part::Rest, Part::Memory, Part::Churn, Part::Policy];
+    pub const ALL: [Part; 6] = [Part::Scale, Part::Rest, Part::Memory, Part::Churn, Part::Policy, Part::Bgp];
 }
 
 /// What to measure.
@@ -116,6 +120,12 @@ pub enum Error {
     /// A namespace, link or pod.
     #[error(transparent)]
     Node(#[from] crate::node::Error),
+    /// A cluster.
+    #[error(transparent)]
+    Cluster(#[from] crate::cluster::Error),
+    /// A BGP speaker.
+    #[error(transparent)]
+    Router(#[from] crate::router::Error),
     /// A tool.
     #[error(transparent)]
     Tool(#[from] crate::process::Error),
@@ -173,6 +183,7 @@ pub fn run(options: &Options, progress: &dyn Fn(&str)) -> Result<Report, Error> 
             Part::Memory => memory::measure(&lab, sizes.scales[1], sizes.endpoints_for_memory, sizes.settle)?,
             Part::Churn => churn::measure(&lab, sizes.scales[0], sizes.churn)?,
             Part::Policy => policy(&lab, &sizes)?,
+            Part::Bgp => bgp::measure(&lab, &bgp::Sizes::of(options.quick))?,
         });
     }
     runtime.shutdown_background();

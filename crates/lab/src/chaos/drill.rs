@@ -81,7 +81,7 @@ impl Drill {
                 covered(stage, lines, &[folder]).await?
             }
         };
-        stage.cluster.agents_ready(SOON).await?;
+        stage.agents_ready().await?;
         stage.settled().await?;
         Ok(times)
     }

@@ -49,6 +49,14 @@ pub enum Error {
     /// An object the API server should have.
     #[error("the API server has no {0}")]
     Object(&'static str),
+    /// An agent that does not get ready, with the end of its log.
+    #[error("{why}\n{log}")]
+    NotReady {
+        /// What is missing.
+        why: cluster::Error,
+        /// Its last lines.
+        log: String,
+    },
     /// The machine loses connections by itself.
     #[error("even the lowest rate of connections is too high for this machine when nothing is wrong: {0}")]
     Control(String),

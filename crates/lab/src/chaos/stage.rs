@@ -83,7 +83,7 @@ impl Stage {
         }
         let service = api.create(Resource::Services, service()).map_err(crate::cluster::Error::from)?;
         api.create(Resource::NetworkPolicies, policy()).map_err(crate::cluster::Error::from)?;
-        cluster.agents_ready(SOON).await?;
+        agents_ready(&mut cluster).await?;
         cluster.pods_ready(SOON).await?;
         let vips = addresses(&service, "/spec/clusterIPs", |ip| ip);
         let web: Vec<IpAddr> = ["web-1", "web-2"]
@@ -153,13 +153,30 @@ impl Stage {
     /// Starts the agent of node 1 and waits until it is ready.
     pub(super) async fn start_agent(&mut self) -> Result<(), Error> {
         self.cluster.start_agent(1)?;
-        Ok(self.cluster.agents_ready(SOON).await?)
+        self.agents_ready().await
+    }
+
+    /// Waits until every agent is ready.
+    pub(super) async fn agents_ready(&mut self) -> Result<(), Error> {
+        agents_ready(&mut self.cluster).await
     }
 
     /// A tool on node 1.
     pub(super) fn tool(&self, line: &str) -> Result<String, Error> {
         Ok(self.cluster.on_node(1, line)?)
     }
+}
+
+async fn agents_ready(cluster: &mut Cluster) -> Result<(), Error> {
+    const LINES: usize = 30;
+    let Err(why) = cluster.agents_ready(SOON).await else { return Ok(()) };
+    let mut lines: Vec<String> = Vec::new();
+    for number in 1..=cluster.nodes().len() {
+        let text = cluster.agent(number).map(|agent| agent.log()).unwrap_or_default();
+        let skipped = text.lines().count().saturating_sub(LINES);
+        lines.extend(text.lines().skip(skipped).map(|line| format!("node-{number}: {line}")));
+    }
+    Err(Error::NotReady { why, log: lines.join("\n") })
 }
 
 fn addresses(object: &Value, pointer: &str, ip: impl Fn(&Value) -> &Value) -> Vec<IpAddr> {

@@ -20,7 +20,7 @@ pub(super) struct Flags {
     /// The agent's executable (default: kube-router beside this program)
     #[arg(long)]
     agent: Option<PathBuf>,
-    /// File for the table, as Markdown (default: bench.md, for network policy bench-policy.md, beside this program)
+    /// File for the table, as Markdown (default: bench.md, bench-policy.md, bench-bgp.md beside this program)
     #[arg(long)]
     results: Option<PathBuf>,
     /// Seconds from start to end, the VM's boot included
@@ -47,6 +47,7 @@ enum Choice {
     Memory,
     Churn,
     Policy,
+    Bgp,
 }
 
 impl Choice {
@@ -57,12 +58,13 @@ impl Choice {
             Choice::Memory => Part::Memory,
             Choice::Churn => Part::Churn,
             Choice::Policy => Part::Policy,
+            Choice::Bgp => Part::Bgp,
         }
     }
 
     /// Whether it needs what only some kernels have.
     fn needs_ipvs(self) -> bool {
-        self != Choice::Policy
+        !matches!(self, Choice::Policy | Choice::Bgp)
     }
 }
 
@@ -83,8 +85,10 @@ pub(super) fn run(flags: Flags) -> Result<u8, Failure> {
     if !with_ipvs.is_empty() {
         status = where_it_can(&flags, &lab, &agent, &with_ipvs, &results("bench.md")?)?;
     }
-    if !native.is_empty() {
-        status = status.max(here(&flags, agent, &native, &results("bench-policy.md")?)?);
+    for (part, name) in [(Choice::Policy, "bench-policy.md"), (Choice::Bgp, "bench-bgp.md")] {
+        if native.contains(&part) {
+            status = status.max(here(&flags, agent.clone(), &[part], &results(name)?)?);
+        }
     }
     Ok(status)
 }

@@ -94,12 +94,14 @@ fn render(place: &Place, config: &Config) -> Result<String, Error> {
             0 | 1 => String::new(),
             many => format!("merge paths on limit {many}; "),
         };
-        let _ = writeln!(
-            text,
-            "protocol kernel kernel_{name} {{ {merge}{restart}persist; scan time 1; \
-             {name} {{ import none; export where source = RTS_BGP; }}; }}\n\
-             protocol static static_{name} {{ {name};"
-        );
+        if !config.bulk {
+            let _ = writeln!(
+                text,
+                "protocol kernel kernel_{name} {{ {merge}{restart}persist; scan time 1; \
+                 {name} {{ import none; export where source = RTS_BGP; }}; }}"
+            );
+        }
+        let _ = writeln!(text, "protocol static static_{name} {{ {name};");
         for network in config.networks.iter().filter(|network| network.prefix.addr().is_ipv4() == v4) {
             let _ = writeln!(text, "  route {} blackhole {{ {} }};", network.prefix, attributes(network));
         }

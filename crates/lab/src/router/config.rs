@@ -22,6 +22,9 @@ pub struct Config {
     pub graceful_restart: Option<u16>,
     /// How many equal paths go into the kernel as one route.
     pub maximum_paths: u8,
+    /// Large tables are to come: nothing is logged or put into the kernel for single routes. ExaBGP and GoBGP do neither
+    /// in any case.
+    pub bulk: bool,
     /// Whom it talks to.
     pub neighbours: Vec<Neighbour>,
     /// What it announces from the start.
@@ -38,6 +41,7 @@ impl Config {
             hold_seconds: 3,
             graceful_restart: None,
             maximum_paths: 1,
+            bulk: false,
             neighbours: Vec::new(),
             networks: Vec::new(),
         }

@@ -34,6 +34,7 @@ impl Daemon for Frr {
         }
         place.remove(&format!("{FOLDER}/bgpd.vty"))?;
         let bgpd = ["-f", CONFIGURATION, "-A", "127.0.0.1"].into_iter().chain(AS);
+        let bgpd = bgpd.chain(config.bulk.then_some("--no_kernel"));
         daemons.push(place.start("/usr/lib/frr/bgpd", bgpd, &[])?);
         Ok(daemons)
     }

@@ -24,7 +24,9 @@ impl Daemon for Speaker {
         place.write(CONFIGURATION, render(place, config, again).to_string())?;
         place.remove(SOCKET)?;
         let program = program().map_err(|source| Error::File { path: "speaker".into(), source })?;
-        Ok(vec![place.start(program, ["--config", CONFIGURATION, "--socket", SOCKET], &[])?])
+        let arguments = ["--config", CONFIGURATION, "--socket", SOCKET];
+        let quiet = config.bulk.then_some("--quiet");
+        Ok(vec![place.start(program, arguments.into_iter().chain(quiet), &[])?])
     }
 
     fn ready(&self, place: &Place) -> Result<bool, Error> {

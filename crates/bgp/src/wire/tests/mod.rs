@@ -1,9 +1,9 @@
 //! The wire, held to the RFCs' tables, to itself (what is written is read back) and to hostile octets.
 
 mod arbitrary;
+mod corpus;
 mod errors;
 mod frames;
-mod mutation;
 mod open;
 mod round_trip;
 
