@@ -22,6 +22,7 @@ struct Shared {
     origin: Instant,
     beats: Mutex<Vec<Arc<Pulse>>>,
     conditions: Mutex<Vec<Arc<Condition>>>,
+    concerns: Mutex<Vec<String>>,
 }
 
 /// What is known of one component. Times are milliseconds since the origin plus one; zero is never.
@@ -56,6 +57,7 @@ impl Default for Health {
             origin: Instant::now(),
             beats: Mutex::default(),
             conditions: Mutex::default(),
+            concerns: Mutex::default(),
         }))
     }
 }
@@ -94,6 +96,11 @@ impl Health {
         conditions.iter().filter(|c| !c.met.load(Ordering::Relaxed)).map(|c| c.name).collect()
     }
 
+    /// Replaces what is not as it should be although everything works: told by `/readyz`, which stays as green as it is.
+    pub fn set_concerns(&self, concerns: Vec<String>) {
+        *lock(&self.0.concerns) = concerns;
+    }
+
     /// `/healthz` and `/readyz`.
     pub fn routes(&self) -> Router {
         Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(self.clone())
@@ -113,11 +120,13 @@ async fn healthz(State(health): State<Health>) -> (StatusCode, &'static str) {
 async fn readyz(State(health): State<Health>) -> (StatusCode, String) {
     let mut reasons: Vec<String> = health.missing().iter().map(|name| format!("missing: {name}")).collect();
     reasons.extend(health.complaints());
-    if reasons.is_empty() {
-        (StatusCode::OK, "OK\n".to_owned())
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+    let ready = reasons.is_empty();
+    if ready {
+        reasons.push("OK".to_owned());
     }
+    reasons.extend(lock(&health.0.concerns).iter().cloned());
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, reasons.join("\n") + "\n")
 }
 
 impl Beat {
@@ -232,6 +241,9 @@ mod tests {
         services.done();
         let (status, body) = readyz(State(health.clone())).await;
         assert_eq!((status.as_u16(), body.as_str()), (200, "OK\n"));
+        health.set_concerns(vec!["refused: 1 of links".to_owned()]);
+        let (status, body) = readyz(State(health.clone())).await;
+        assert_eq!((status.as_u16(), body.as_str()), (200, "OK\nrefused: 1 of links\n"));
         drop(health.watch("ipvs", Duration::ZERO, Duration::ZERO));
         let (status, body) = healthz(State(health)).await;
         assert_eq!((status.as_u16(), body), (500, "Unhealthy"));

@@ -24,6 +24,9 @@ use crate::{cleanup, commands, health_ports, logging, preflight, version};
 /// How long BGP peers may take to be told that we stop.
 const GOOD_BYE: std::time::Duration = std::time::Duration::from_secs(2);
 
+/// Exit status of a command that is interrupted: 128 and the number of SIGINT.
+const INTERRUPTED: u8 = 130;
+
 /// The agent could not start or go on. Shown on stderr; the exit status is 1.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -85,7 +88,12 @@ fn small_pages() {
 
 async fn dispatch(args: Vec<OsString>, mut stop: Stop) -> ExitCode {
     let program = args.first().map_or_else(|| "kube-router".into(), |arg| arg.to_string_lossy().into_owned());
-    if let Some(code) = commands::run(&args).await {
+    let command = tokio::select! {
+        command = commands::run(&args) => command,
+        // What a shell makes of a command that ends by a signal it does not catch.
+        () = stop.asked() => return ExitCode::from(INTERRUPTED),
+    };
+    if let Some(code) = command {
         return code;
     }
     let done = match options::read(args) {

@@ -219,6 +219,122 @@ fn a_status_nobody_can_give_says_whom_it_asked() {
     assert_eq!(output(&["status", "--output=xml"]).0, Some(2));
 }
 
+/// Status, stdout and stderr of a command.
+fn both(flags: &[&str]) -> (Option<i32>, String, String) {
+    let output = command(flags).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn commands_are_in_the_help_and_unknown_ones_end_with_two() {
+    let (code, help) = output(&["--help"]);
+    assert_eq!(code, Some(0));
+    for name in ["status", "explain", "monitor", "doctor", "completion"] {
+        assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
+        for ask in [&["help", name][..], &[name, "--help"]] {
+            let (code, text, _) = both(ask);
+            assert_eq!(code, Some(0), "{ask:?}");
+            assert!(text.contains(&format!("Usage: kube-router {name}")), "{ask:?}: {text}");
+            assert!(!text.contains('\u{1b}'), "no colours but on a terminal: {text:?}");
+        }
+    }
+    for bad in [&["stats"][..], &["help", "stats"], &["Status"]] {
+        let (code, text) = output(bad);
+        assert_eq!(code, Some(2), "{bad:?}");
+        assert!(
+            text.starts_with("Error: unknown command \"") && text.contains("Usage: kube-router"),
+            "{text}"
+        );
+    }
+    for bad in [
+        &["status", "nothing"][..],
+        &["explain", "--from", "a/b"],
+        &["explain", "--from", "a/b", "--to", "c/d", "--port", "0"],
+        &["explain", "--from", "a/b", "--to", "c/d", "--protocol", "icmp"],
+        &["monitor", "--count", "x"],
+        &["doctor", "--output", "xml"],
+        &["completion", "dos"],
+    ] {
+        let (code, text) = output(bad);
+        assert_eq!(code, Some(2), "{bad:?}: {text}");
+        assert!(text.contains("--help"), "{text}");
+    }
+}
+
+#[test]
+fn commands_without_an_agent_say_so() {
+    let socket = "--socket=/nonexistent/kube-router.sock";
+    for ask in [&["status"][..], &["explain", "--from=10.0.0.1", "--to=10.0.0.2"], &["monitor"]] {
+        let (code, text) = output(&[ask, &[socket]].concat());
+        assert_eq!(code, Some(1), "{ask:?}: {text}");
+        assert!(text.contains("Error: no kube-router answers at /nonexistent/kube-router.sock"), "{text}");
+    }
+}
+
+#[test]
+fn completion_is_a_script_the_shell_can_read() {
+    let (code, script, _) = both(&["completion", "bash"]);
+    assert_eq!(code, Some(0));
+    for word in ["explain", "doctor", "--masquerade-all", "--from"] {
+        assert!(script.contains(word), "{word}");
+    }
+    // The shell itself says what it would complete.
+    let asked = "f=$(complete -p kube-router | sed 's/.*-F \\([^ ]*\\) .*/\\1/'); COMP_WORDS=(kube-router exp) COMP_CWORD=1; \
+                 $f kube-router exp kube-router; echo ${COMPREPLY[@]}";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("completion");
+    std::fs::write(&file, &script).unwrap();
+    #[allow(clippy::disallowed_methods, reason = "the shell is the judge")]
+    let shell =
+        Command::new("bash").args(["-c", &format!("source {}; {asked}", file.display())]).output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&shell.stdout).trim(),
+        "explain",
+        "{}",
+        String::from_utf8_lossy(&shell.stderr)
+    );
+    for shell in ["zsh", "fish"] {
+        assert!(both(&["completion", shell]).1.contains("explain"), "{shell}");
+    }
+}
+
+/// A node where nothing is set up: an empty network namespace, no API server.
+#[test]
+fn doctor_needs_no_agent_names_each_fix_and_ends_with_one() {
+    let mut command = command(&[
+        "doctor",
+        "-o",
+        "json",
+        "--socket=/nonexistent/kube-router.sock",
+        "--",
+        "--master=http://127.0.0.1:1",
+        "--hostname-override=node-1",
+        "--run-service-proxy=false",
+    ]);
+    in_new_network_namespace(&mut command);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    let checks: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let level = |about: &str| {
+        let found = checks.iter().find(|check| check["about"] == about);
+        found.unwrap_or_else(|| panic!("{about}: {checks:#?}"))["level"].as_str().unwrap()
+    };
+    assert_eq!(level("api server"), "problem", "{checks:#?}");
+    assert_eq!(level("agent"), "unknown");
+    assert_eq!(level("capabilities"), "fine");
+    for check in checks.iter().filter(|check| check["level"] == "problem") {
+        assert!(check["fix"].as_str().is_some_and(|fix| !fix.is_empty()), "{check}");
+    }
+}
+
+#[test]
+fn flags_the_agent_would_refuse_are_refused_by_doctor_too() {
+    let (code, text) = output(&["doctor", "--", "--no-such-flag"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("flags of the agent: unknown flag --no-such-flag"), "{text}");
+}
+
 #[test]
 fn a_running_agent_answers_and_stops_on_either_signal() {
     use nix::sys::signal::Signal::{SIGINT, SIGTERM};

@@ -136,8 +136,11 @@ fn paths_exist() {
 /// A code span that begins with two dashes names flags of kube-router, and so does a command line that starts it.
 #[test]
 fn flags_are_those_of_the_binary() {
-    let help = command(agent()).arg("--help").output().unwrap();
-    let help = String::from_utf8(help.stderr).unwrap();
+    let mut help = command(agent()).arg("--help").output().unwrap().stderr;
+    for name in ["status", "explain", "monitor", "doctor", "completion"] {
+        help.extend(command(agent()).args(["help", name]).output().unwrap().stdout);
+    }
+    let help = String::from_utf8(help).unwrap();
     let known: BTreeSet<&str> = help.split_whitespace().filter_map(flag).collect();
     assert!(known.len() > 70, "{known:?}");
     let mut seen = 0;

@@ -81,6 +81,24 @@ pub fn started() -> BTreeMap<String, u64> {
 
 static COUNTERS: Mutex<BTreeMap<String, Arc<AtomicU64>>> = Mutex::new(BTreeMap::new());
 
+/// Runs remembered until somebody asks how long they took; more are forgotten.
+const MOST_TIMES: usize = 256;
+
+static TIMES: Mutex<Vec<(String, Duration)>> = Mutex::new(Vec::new());
+
+/// How long each program ran that has ended since the last call, whether well or not; those killed for their time are left
+/// out. By any caller in this process.
+pub fn take_times() -> Vec<(String, Duration)> {
+    std::mem::take(&mut *TIMES.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn remember(program: &str, took: Duration) {
+    let mut times = TIMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if times.len() < MOST_TIMES {
+        times.push((program.to_owned(), took));
+    }
+}
+
 fn count(program: &str) {
     let counter = {
         let mut counters = COUNTERS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +113,8 @@ fn count(program: &str) {
 /// # Errors
 /// See [`Error`]. After [`Error::Timeout`] the program and what it started are dead, and it is reaped.
 pub fn run(program: &str, args: &[&str], stdin: &[u8], timeout: Duration) -> Result<Output, Error> {
-    let deadline = Instant::now() + timeout;
+    let begun = Instant::now();
+    let deadline = begun + timeout;
     let start = |source| Error::Start { program: program.to_owned(), source };
     let mut child = spawn(program, args)?;
     count(program);
@@ -116,6 +135,7 @@ pub fn run(program: &str, args: &[&str], stdin: &[u8], timeout: Duration) -> Res
         let stderr = said.or_else(|| stderr.recv_timeout(Duration::from_secs(1)).ok()).unwrap_or_default();
         return Err(Error::Timeout { program: program.to_owned(), timeout, stderr: last(&stderr) });
     };
+    remember(program, begun.elapsed());
     let stderr = last(&said.unwrap_or_default());
     if status.success() {
         Ok(Output { stdout: output.unwrap_or_default(), stderr })

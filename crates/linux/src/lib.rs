@@ -15,6 +15,7 @@ pub mod iptables;
 pub mod ipvs;
 pub mod lane;
 pub mod netlink;
+pub mod nflog;
 pub mod nftables;
 pub mod reconciler;
 pub mod route;

@@ -17,6 +17,7 @@ use linux::row::{Key, LaneName, Name};
 
 use super::effect::Effect;
 use super::input::News;
+use crate::explain::Explanation;
 use crate::kube::model::Pod;
 use crate::kube::watch::Selection;
 use crate::node::{Facts, ThisNode};
@@ -130,6 +131,9 @@ pub trait Controller: Send {
 
     /// Adds to the status what only this controller can tell: whose a row is, what else it knows. O(what it tells).
     fn describe(&self, _inputs: Inputs<'_>, _rows: &Reconciler<Owner>, _status: &mut Status) {}
+
+    /// Adds what this controller decides of the packets that are to be explained. O(what it adds).
+    fn explain(&self, _inputs: Inputs<'_>, _rows: &Reconciler<Owner>, _explanation: &mut Explanation) {}
 
     /// What is to be done besides rows, since the last call.
     fn take_effects(&mut self) -> Vec<Effect> {

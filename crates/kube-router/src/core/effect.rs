@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bgp::driver::PeerReport;
 use linux::conntrack::Flow;
 use linux::row::LaneName;
 use linux::rt_tables;
@@ -40,6 +41,8 @@ pub enum Effect {
         /// Sets, of both families.
         sets: usize,
     },
+    /// This many learned prefixes have a route.
+    HostRoutes(usize),
     /// Tell which flows run from or to these addresses; every one is answered.
     ReadFlows(Vec<IpAddr>),
     /// These flows are forbidden from now on, or not any longer.
@@ -51,8 +54,6 @@ pub enum Effect {
     },
     /// This routing table should have this name, for people.
     NameTable(u32, &'static str),
-    /// This many prefixes learned from BGP peers have a route.
-    RoutedPrefixes(usize),
     /// Something the BGP speaker is to be or to announce.
     Speaker(Ask),
 }
@@ -97,11 +98,15 @@ impl Edges {
         }
     }
 
+    /// Asks the BGP speaker for its peers, if there is one.
+    pub(super) fn peers(&self) -> Option<oneshot::Receiver<Vec<PeerReport>>> {
+        self.speaker.as_ref().map(SpeakerEdge::peers)
+    }
+
     pub(super) fn perform(&self, effect: Effect) {
         let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         match effect {
             Effect::NameTable(number, name) => name_table(number, name),
-            Effect::RoutedPrefixes(count) => self.metrics.host_routes_synced.set(gauge(count)),
             Effect::WatchDrains(servers) => {
                 if let Some(drains) = &self.drains {
                     drains.watch(servers);
@@ -111,6 +116,7 @@ impl Edges {
                 self.metrics.policy_chains.set(gauge(chains));
                 self.metrics.policy_ipsets.set(gauge(sets));
             }
+            Effect::HostRoutes(count) => self.metrics.host_routes_synced.set(gauge(count)),
             Effect::ReadFlows(addresses) => self.ask_flows(Question::Touching(addresses)),
             Effect::MarkFlows { flows, forbidden } => self.ask_flows(Question::Mark { flows, forbidden }),
             Effect::Speaker(ask) => {

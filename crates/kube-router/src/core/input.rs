@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use bgp::driver::PeerReport;
 use ipnet::IpNet;
 use linux::conntrack::Flow;
 use linux::lane::Report;
@@ -10,6 +11,7 @@ use linux::row::{Key, LaneName, Name, Row, VirtualServerKey};
 use tokio::sync::{oneshot, watch};
 
 use super::waiting::Progress;
+use crate::explain::{Explanation, Question, Unanswerable};
 use crate::kube::model::{ObjectName, WatchEvent};
 use crate::network_services::drain::RealServerKey;
 use crate::node::Facts;
@@ -37,13 +39,24 @@ pub enum Input {
     /// Something for one controller.
     News(News),
     /// Somebody asks for the status.
-    Status(oneshot::Sender<Box<Status>>),
+    Status(oneshot::Sender<Account>),
+    /// Somebody asks what becomes of packets. The answer is what stands against answering.
+    Explain(Question, oneshot::Sender<Result<Box<Explanation>, Unanswerable>>),
 }
 
 impl From<WatchEvent> for Input {
     fn from(event: WatchEvent) -> Input {
         Input::Watch(event)
     }
+}
+
+/// The status, and a question to the BGP speaker that is answered later, where there is one.
+#[derive(Debug)]
+pub struct Account {
+    /// What the core knows.
+    pub status: Box<Status>,
+    /// What the speaker knows of its peers. Nothing comes if it has no configuration yet.
+    pub peers: Option<oneshot::Receiver<Vec<PeerReport>>>,
 }
 
 /// What the CNI plugin hands over.

@@ -48,7 +48,7 @@ use self::controllers::Running;
 pub use self::controllers::{all_controllers, enabled_controllers, needs};
 use self::effect::Edges;
 pub use self::effect::Effect;
-pub use self::input::{Input, News, Sandbox};
+pub use self::input::{Account, Input, News, Sandbox};
 pub use self::lanes::LaneError;
 pub(crate) use self::lanes::cni_lane;
 use self::leftovers::Leftovers;
@@ -59,6 +59,7 @@ use self::report::Reporter;
 pub use self::start::Start;
 pub use self::waiting::Progress;
 use self::waiting::Waiting;
+use crate::explain::{self, Explanation, Question, Unanswerable};
 use crate::health::{Awaited, Beat};
 use crate::kube::model::Kind;
 use crate::node::{Facts, ThisNode};
@@ -134,6 +135,8 @@ impl Core {
             }
             self.tell_waiting();
             self.reporter.rows(&self.reconciler);
+            self.reporter.programs();
+            self.reporter.concerns(&self.reconciler, &self.store);
             self.reporter.requests();
             self.beat.idle();
         }
@@ -156,7 +159,10 @@ impl Core {
             Input::Stop(done) => self.edges.stop(done),
             Input::Status(answer) => {
                 // Whoever gave up waiting needs no answer.
-                let _ = answer.send(Box::new(self.status()));
+                let _ = answer.send(Account { status: Box::new(self.status()), peers: self.edges.peers() });
+            }
+            Input::Explain(question, answer) => {
+                let _ = answer.send(self.explain(&question));
             }
             Input::Sandbox(Sandbox::Wired(told, asker)) => {
                 if let Some(asker) = asker {
@@ -206,11 +212,27 @@ impl Core {
         status
     }
 
+    /// What becomes of packets: each controller that plans adds its part, in the order in which a packet meets them.
+    fn explain(&self, question: &Question) -> Result<Box<Explanation>, Unanswerable> {
+        let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
+        let mut explanation = Box::new(explain::begin(question, inputs)?);
+        for running in &self.controllers {
+            if running.planning {
+                running.controller.explain(inputs, &self.reconciler, &mut explanation);
+            } else {
+                explanation
+                    .notes
+                    .push(format!("{} does not plan yet, for want of input", running.controller.name()));
+            }
+        }
+        Ok(explanation)
+    }
+
     fn take_report(&mut self, report: Report, now: Instant) {
         let lane = match report {
             Report::Applied(lane, outcomes) => {
-                let wanted = |key: &Key| self.reconciler.desired(key).is_some();
-                self.reporter.applied(lane, &outcomes, wanted);
+                let reconciler = &self.reconciler;
+                self.reporter.applied(lane, &outcomes, |key| reconciler.desired(key).is_some());
                 let removed: Vec<Flows> = outcomes
                     .iter()
                     .filter_map(|(key, outcome)| {

@@ -4,11 +4,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use linux::command;
 use linux::lane::{Job, ReadError, Refusal};
 use linux::netlink::Requests;
 use linux::reconciler::{Notice, Reconciler};
-use linux::row::{Key, LaneName, Table};
+use linux::row::{Family, Key, LaneName, Table};
 
+use crate::health::Health;
 use crate::kube::model::{Kind, ObjectName, WatchEvent};
 use crate::metrics::Metrics;
 use crate::names;
@@ -27,6 +29,9 @@ pub(super) struct Reporter {
     last_triggered: i64,
     drifted: HashMap<Table, u64>,
     sent: Vec<Sent>,
+    health: Health,
+    /// As `/readyz` tells them.
+    concerns: Vec<String>,
 }
 
 /// Netlink requests of one interface, and how many of them the metrics know of.
@@ -38,7 +43,11 @@ struct Sent {
 }
 
 impl Reporter {
-    pub(super) fn new(metrics: Metrics, requests: Vec<(&'static str, Arc<Requests>)>) -> Reporter {
+    pub(super) fn new(
+        metrics: Metrics,
+        health: Health,
+        requests: Vec<(&'static str, Arc<Requests>)>,
+    ) -> Reporter {
         let sent = requests.into_iter().map(|(family, requests)| Sent { family, requests, told: [0; 2] });
         Reporter {
             metrics,
@@ -48,6 +57,8 @@ impl Reporter {
             last_triggered: 0,
             drifted: HashMap::new(),
             sent: sent.collect(),
+            health,
+            concerns: Vec::new(),
         }
     }
 
@@ -119,7 +130,7 @@ impl Reporter {
         }
     }
 
-    /// `wanted` says whether a row is to be there.
+    /// `wanted` says whether a key is to be there: what is not, was removed.
     pub(super) fn applied(
         &mut self,
         lane: LaneName,
@@ -127,20 +138,12 @@ impl Reporter {
         wanted: impl Fn(&Key) -> bool,
     ) {
         let took = self.started.remove(&lane).map(|started| started.elapsed().as_secs_f64());
-        if lane == LaneName::Firewall {
-            self.metrics.iptables_sync_time.observe(took.unwrap_or_default());
-        }
+        self.times(lane, outcomes, took.unwrap_or_default());
         if lane == LaneName::Ipvs {
-            self.metrics.ipvs_services_sync_time.observe(took.unwrap_or_default());
             self.programmed();
         }
-        let sets = [names::set::POD_SUBNETS, names::set::NODE_IPS];
-        let of_nodes = |key: &Key| matches!(key, Key::Member(set, _) if sets.contains(&&*set.name));
-        if lane == LaneName::Sets && outcomes.iter().any(|(key, _)| of_nodes(key)) {
-            self.metrics.routes_sync_time.observe(took.unwrap_or_default());
-        }
         if lane == LaneName::Route {
-            self.learned_routes(outcomes, took, wanted);
+            self.learned_routes(outcomes, took.unwrap_or_default(), wanted);
         }
         for (key, outcome) in outcomes {
             if outcome.is_err() {
@@ -153,7 +156,7 @@ impl Reporter {
     fn learned_routes(
         &self,
         outcomes: &[(Key, Result<(), Refusal>)],
-        took: Option<f64>,
+        took: f64,
         wanted: impl Fn(&Key) -> bool,
     ) {
         let learned = |key: &Key| matches!(key, Key::Route { table: names::route::TABLE_MAIN, .. });
@@ -166,7 +169,64 @@ impl Reporter {
             }
         }
         if any {
-            self.metrics.host_routes_sync_time.observe(took.unwrap_or_default());
+            self.metrics.host_routes_sync_time.observe(took);
+        }
+    }
+
+    /// Upstream's times of a sync, by what was changed.
+    fn times(&self, lane: LaneName, outcomes: &[(Key, Result<(), Refusal>)], took: f64) {
+        let any = |is_one: fn(&Key) -> bool| outcomes.iter().any(|(key, _)| is_one(key));
+        match lane {
+            LaneName::Firewall => {
+                self.metrics.iptables_sync_time.observe(took);
+                if any(|key| matches!(key, Key::Chain(chain) if is_policys(&chain.name))) {
+                    self.metrics.policy_chains_sync_time.observe(took);
+                }
+            }
+            LaneName::Sets => {
+                let of_policy: [fn(&Key) -> bool; 2] =
+                    [|key| is_policy_set(key, Family::V4), |key| is_policy_set(key, Family::V6)];
+                for (histogram, is_one) in self.metrics.policy_ipset_restore_time.iter().zip(of_policy) {
+                    if any(is_one) {
+                        histogram.observe(took);
+                    }
+                }
+                if any(is_routing_set) {
+                    self.metrics.routes_sync_time.observe(took);
+                }
+            }
+            LaneName::Ipvs => self.metrics.ipvs_services_sync_time.observe(took),
+            LaneName::Route | LaneName::Sysctl | LaneName::Cni => {}
+        }
+    }
+
+    /// Takes in how long programs ran that were started since the last call.
+    pub(super) fn programs(&self) {
+        for (program, took) in command::take_times() {
+            let family = usize::from(program.starts_with("ip6"));
+            let times = match program.rsplit('-').next() {
+                Some("save") => &self.metrics.iptables_save_time,
+                Some("restore") => &self.metrics.iptables_restore_time,
+                _ => continue,
+            };
+            if let Some(histogram) = times.get(family) {
+                histogram.observe(took.as_secs_f64());
+            }
+        }
+    }
+
+    /// Says in `/readyz` what is not as it should be although the agent works. O(tables + kinds); nothing is told if nothing
+    /// changed.
+    pub(super) fn concerns(&mut self, reconciler: &Reconciler<Owner>, store: &Store) {
+        let refused = reconciler.counts().filter(|(_, count)| count.refused > 0);
+        let mut concerns: Vec<String> = refused
+            .map(|(table, count)| format!("refused: {} of {}", count.refused, table.as_str()))
+            .collect();
+        let broken = Kind::ALL.into_iter().filter_map(|kind| Some((kind, store.broken(kind)?)));
+        concerns.extend(broken.map(|(kind, why)| format!("watch of {}s: {why}", kind.as_str())));
+        if self.concerns != concerns {
+            self.health.set_concerns(concerns.clone());
+            self.concerns = concerns;
         }
     }
 
@@ -214,6 +274,30 @@ impl Reporter {
                 self.metrics.ipvs_services.set(gauge(count.actual));
             }
         }
+    }
+}
+
+fn is_policys(chain: &str) -> bool {
+    chain.starts_with(names::chain::POLICY_PREFIX) || chain.starts_with(names::chain::POD_PREFIX)
+}
+
+fn is_policy_set(key: &Key, family: Family) -> bool {
+    let is_one = |name: &str| {
+        name.starts_with(names::set::SOURCE_PREFIX) || name.starts_with(names::set::DESTINATION_PREFIX)
+    };
+    match key {
+        Key::Set(set) => set.family == family && is_one(&set.name),
+        Key::Member(set, _) => set.family == family && is_one(&set.name),
+        _ => false,
+    }
+}
+
+fn is_routing_set(key: &Key) -> bool {
+    let is_one = |name: &str| [names::set::POD_SUBNETS, names::set::NODE_IPS].contains(&name);
+    match key {
+        Key::Set(set) => is_one(&set.name),
+        Key::Member(set, _) => is_one(&set.name),
+        _ => false,
     }
 }
 

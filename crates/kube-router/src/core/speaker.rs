@@ -71,6 +71,11 @@ impl SpeakerEdge {
         });
     }
 
+    /// Asks for all peers; see [`Handle::peers`].
+    pub(super) fn peers(&self) -> oneshot::Receiver<Vec<PeerReport>> {
+        self.handle.peers()
+    }
+
     pub(super) fn ask(&self, ask: Ask) {
         match ask {
             Ask::Configure(wish) => {

@@ -96,7 +96,7 @@ impl Core {
             purge,
             edges: Edges::open(&needs, &options, health_ports, &sender, metrics)?,
             waiting: Waiting::default(),
-            reporter: Reporter::new(metrics.clone(), requests),
+            reporter: Reporter::new(metrics.clone(), health.clone(), requests),
             started: Instant::now(),
             beat: health.watch("core", LANE_PERIOD, GRACE),
             ready,

@@ -6,6 +6,7 @@
 mod bgp;
 mod services;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use axum::Router;
@@ -37,12 +38,21 @@ pub struct MetricsError(#[from] prometheus::Error);
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
+    names: Arc<[String]>,
     /// Virtual servers on this node, of any owner.
     pub ipvs_services: IntGauge,
     /// Seconds from a change to its last row in the kernel, or of an audit.
     pub ipvs_services_sync_time: Histogram,
     /// Seconds a change of rules takes, from handing it over to having it in the kernel.
     pub iptables_sync_time: Histogram,
+    /// Seconds a run of `iptables-save` takes, of IPv4 and of IPv6.
+    pub iptables_save_time: [Histogram; 2],
+    /// Seconds a run of `iptables-restore` takes, of IPv4 and of IPv6.
+    pub iptables_restore_time: [Histogram; 2],
+    /// Seconds a change of policy chains takes.
+    pub policy_chains_sync_time: Histogram,
+    /// Seconds a change of sets takes, where it has members or headers of IPv4, and of IPv6.
+    pub policy_ipset_restore_time: [Histogram; 2],
     /// Chains of network policies, of both families.
     pub policy_chains: IntGauge,
     /// Sets of network policies, of both families.
@@ -102,7 +112,7 @@ impl Metrics {
         build.set(1);
         registry.register(Box::new(build))?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        let make = Definer(&registry);
+        let make = Definer { registry: &registry, names: RefCell::default() };
         Ok(Self {
             ipvs_services: make.gauge("controller_ipvs_services", "IPVS virtual servers on this node")?,
             ipvs_services_sync_time: make.seconds(
@@ -112,6 +122,20 @@ impl Metrics {
             iptables_sync_time: make.seconds(
                 "controller_iptables_sync_time",
                 "Seconds a change of rules takes, from handing it over to having it in the kernel",
+            )?,
+            iptables_save_time: make.of_families(
+                |family| format!("controller_iptables_{family}_save_time"),
+                "Seconds a run of iptables-save takes",
+            )?,
+            iptables_restore_time: make.of_families(
+                |family| format!("controller_iptables_{family}_restore_time"),
+                "Seconds a run of iptables-restore takes",
+            )?,
+            policy_chains_sync_time: make
+                .seconds("controller_policy_chains_sync_time", "Seconds a change of policy chains takes")?,
+            policy_ipset_restore_time: make.of_families(
+                |family| format!("controller_policy_ipset_{family}_restore_time"),
+                "Seconds a change of sets takes",
             )?,
             policy_chains: make.gauge("controller_policy_chains", "Chains of network policies")?,
             policy_ipsets: make.gauge("controller_policy_ipsets", "Sets of network policies")?,
@@ -167,6 +191,7 @@ impl Metrics {
                 &["resource"],
             )?,
             watch_restarts: make.counters("watch_restarts_total", "Watches taken up again", &["resource"])?,
+            names: make.names.into_inner().into(),
             registry,
         })
     }
@@ -186,6 +211,13 @@ impl Metrics {
     /// [`MetricsError`] on a second call.
     pub fn attach_bgp_peers(&self, peers: Arc<dyn BgpPeers>) -> Result<(), MetricsError> {
         Ok(self.registry.register(Box::new(PeerScrape::new(peers)?))?)
+    }
+
+    /// Names of all metrics that can be exported, whether they have values yet or not. Histograms export names with
+    /// `_bucket`, `_sum` and `_count` behind.
+    pub fn names(&self) -> impl Iterator<Item = String> + '_ {
+        let build = ["build_info"].into_iter().chain(services::names());
+        self.names.iter().cloned().chain(build.map(|name| format!("{NAMESPACE}_{name}")))
     }
 
     /// All values in the text format of Prometheus. Reads the kernel's counters, so it may block for milliseconds.
@@ -218,11 +250,15 @@ fn opts(name: &str, help: &str) -> Opts {
 }
 
 /// Makes and registers metrics of the agent.
-struct Definer<'r>(&'r Registry);
+struct Definer<'r> {
+    registry: &'r Registry,
+    names: RefCell<Vec<String>>,
+}
 
 impl Definer<'_> {
     fn register<M: Collector + Clone + 'static>(&self, metric: M) -> prometheus::Result<M> {
-        self.0.register(Box::new(metric.clone()))?;
+        self.registry.register(Box::new(metric.clone()))?;
+        self.names.borrow_mut().extend(metric.desc().into_iter().map(|desc| desc.fq_name.clone()));
         Ok(metric)
     }
 
@@ -240,6 +276,11 @@ impl Definer<'_> {
 
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
         self.register(IntCounterVec::new(opts(name, help), labels)?)
+    }
+
+    /// Histograms of IPv4 and IPv6.
+    fn of_families(&self, name: impl Fn(&str) -> String, help: &str) -> prometheus::Result<[Histogram; 2]> {
+        Ok([self.seconds(&name("v4"), help)?, self.seconds(&name("v6"), help)?])
     }
 
     /// A histogram with the default buckets, as upstream's.
@@ -338,6 +379,46 @@ mod tests {
             assert!(count == scrape || count + 1 == scrape, "{count}");
         }
         assert!(metrics.attach_service_counters(Arc::new(Fixed(vec![]))).is_err());
+    }
+
+    /// As `docs/compatibility.md` lists them; those of BGP sessions are apart.
+    #[test]
+    fn upstreams_names_are_there() {
+        let metrics = Metrics::new().unwrap();
+        let names: Vec<String> = metrics.names().collect();
+        for name in [
+            "build_info",
+            "service_total_connections",
+            "service_packets_in",
+            "service_packets_out",
+            "service_bytes_in",
+            "service_bytes_out",
+            "service_pps_in",
+            "service_pps_out",
+            "service_cps",
+            "service_bps_in",
+            "service_bps_out",
+            "controller_ipvs_services",
+            "controller_ipvs_services_sync_time",
+            "controller_ipvs_metrics_export_time",
+            "controller_iptables_sync_time",
+            "controller_iptables_v4_save_time",
+            "controller_iptables_v6_save_time",
+            "controller_iptables_v4_restore_time",
+            "controller_iptables_v6_restore_time",
+            "controller_policy_chains_sync_time",
+            "controller_policy_ipset_v4_restore_time",
+            "controller_policy_ipset_v6_restore_time",
+            "controller_policy_chains",
+            "controller_policy_ipsets",
+            "controller_routes_sync_time",
+            "host_routes_sync_time",
+            "host_routes_synced",
+            "host_routes_added",
+            "host_routes_removed",
+        ] {
+            assert!(names.contains(&format!("kube_router_{name}")), "{name}");
+        }
     }
 
     #[test]

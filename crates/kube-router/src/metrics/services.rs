@@ -71,6 +71,11 @@ const RATES: [(&str, &str, Field); 5] = [
     ("service_bps_out", "Bytes a second to clients", |c| c.bps_out),
 ];
 
+/// Names of all of them, without the prefix.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    TOTALS.into_iter().chain(RATES).map(|(name, ..)| name)
+}
+
 const SERVICE_LABELS: [&str; 5] = ["svc_namespace", "service_name", "service_vip", "protocol", "port"];
 
 /// The `service_*` metrics with the values of one scrape.

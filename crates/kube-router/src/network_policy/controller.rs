@@ -8,14 +8,16 @@ use linux::reconciler::{Claim, Gate, Reconciler};
 use linux::row::{Family, Key, LaneName, Name, Row};
 
 use super::rules::{frame, members, pod, policy, shared};
-use super::{Index, NetworkPolicies, Subject, found};
+use super::{Index, NetworkPolicies, Subject, describe, found};
 use crate::core::{Controller, Effect, Found, InKernel, Inputs, Needs, News, Planned};
+use crate::explain::Explanation;
 use crate::kube::model::{Kind, ObjectName, Pod};
 use crate::kube::watch::Selection;
 use crate::names::{chain, set};
 use crate::node::Facts;
 use crate::options::Options;
 use crate::owner::Owner;
+use crate::status::Status;
 use crate::store::Dirty;
 
 /// Whether packets between pods on one bridge pass the packet filter at all; in the module br_netfilter.
@@ -148,6 +150,14 @@ impl Controller for NetworkPolicies {
     fn take_found(&mut self) -> Vec<Found> {
         let last: BTreeMap<_, _> = std::mem::take(&mut self.found).into_iter().collect();
         last.into_iter().collect()
+    }
+
+    fn describe(&self, inputs: Inputs<'_>, rows: &Reconciler<Owner>, status: &mut Status) {
+        status.policies = describe::pods(&self.index, inputs.node, rows);
+    }
+
+    fn explain(&self, inputs: Inputs<'_>, _rows: &Reconciler<Owner>, explanation: &mut Explanation) {
+        describe::judge(&self.index, inputs, explanation);
     }
 
     fn take_effects(&mut self) -> Vec<Effect> {

@@ -14,6 +14,7 @@
 mod blocks;
 mod compile;
 mod controller;
+mod describe;
 mod evaluate;
 mod flows;
 mod found;

@@ -5,16 +5,19 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use linux::reconciler::Gate;
+use linux::reconciler::{Gate, Reconciler};
 use linux::row::{Key, Name};
 
-use super::{NetworkRoutes, Subject, base, scope, seen, speaker};
+use super::{NetworkRoutes, Subject, base, describe, scope, seen, speaker};
 use crate::core::{Controller, Effect, Found, InKernel, Inputs, Needs, News, Planned};
+use crate::explain::Explanation;
 use crate::kube::model::{Kind, Node, ObjectName};
 use crate::names;
 use crate::node::Facts;
 use crate::objection::Objection;
 use crate::options::{Options, Overlay, set_passwords_from_file};
+use crate::owner::Owner;
+use crate::status::Status;
 use crate::store::Dirty;
 
 /// How long routes of a predecessor are kept for peers to confirm, where graceful restart does not say.
@@ -86,19 +89,11 @@ impl Controller for NetworkRoutes {
             let claims = self.plan_node(&name, inputs);
             planned.push((Subject::Node(name).into(), claims));
         }
-        let routed = self.routed.len();
         for prefix in self.learned.take_dirty() {
             let claims = self.plan_learned(&prefix, inputs);
-            if claims.is_empty() {
-                self.routed.remove(&prefix);
-            } else {
-                self.routed.insert(prefix);
-            }
             planned.push((Subject::Learned(prefix).into(), claims));
         }
-        if routed != self.routed.len() {
-            self.effects.push(Effect::RoutedPrefixes(self.routed.len()));
-        }
+        self.count_routes();
         self.tell_speaker(inputs, in_kernel);
         planned
     }
@@ -116,6 +111,15 @@ impl Controller for NetworkRoutes {
     fn take_found(&mut self) -> Vec<Found> {
         let last: BTreeMap<_, _> = std::mem::take(&mut self.found).into_iter().collect();
         last.into_iter().collect()
+    }
+
+    fn describe(&self, inputs: Inputs<'_>, rows: &Reconciler<Owner>, status: &mut Status) {
+        status.peers = describe::peers(&self.mesh_of);
+        (status.routes, status.tunnels) = describe::ways(&self.learned, inputs, rows);
+    }
+
+    fn explain(&self, inputs: Inputs<'_>, rows: &Reconciler<Owner>, explanation: &mut Explanation) {
+        describe::plans(&self.learned, inputs, rows, explanation);
     }
 
     fn take_effects(&mut self) -> Vec<Effect> {

@@ -78,6 +78,17 @@ impl LearnedPaths {
         std::mem::take(&mut self.dirty)
     }
 
+    /// Every path, by prefix.
+    pub fn all(&self) -> impl Iterator<Item = Learned> {
+        self.next_hops.keys().filter_map(|prefix| self.get(prefix))
+    }
+
+    /// The path packets to an address take: that of the longest prefix. O(prefixes).
+    pub fn covering(&self, ip: IpAddr) -> Option<Learned> {
+        let covering = self.next_hops.keys().filter(|prefix| prefix.contains(&ip));
+        self.get(covering.max_by_key(|prefix| prefix.prefix_len())?)
+    }
+
     /// The path to a prefix.
     pub fn get(&self, prefix: &IpNet) -> Option<Learned> {
         let next_hop = *self.next_hops.get(prefix)?;

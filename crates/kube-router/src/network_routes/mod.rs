@@ -12,6 +12,7 @@
 
 pub mod base;
 mod controller;
+mod describe;
 pub mod egress;
 pub mod identity;
 pub mod learned;
@@ -67,8 +68,6 @@ impl fmt::Display for Subject {
 #[derive(Debug, Default)]
 pub struct NetworkRoutes {
     learned: LearnedPaths,
-    /// Learned prefixes that have a route of ours.
-    routed: BTreeSet<IpNet>,
     /// Sessions with other nodes, by address; and whose they are.
     mesh: BTreeMap<IpAddr, Peer>,
     mesh_of: BTreeMap<Name, IpAddr>,
@@ -90,6 +89,9 @@ pub struct NetworkRoutes {
     dirty_base: bool,
     dirty_speaker: bool,
     dirty_nodes: BTreeSet<Name>,
+    /// Learned prefixes that have a route, and how many that was when it was last told.
+    routed: BTreeSet<IpNet>,
+    routed_told: usize,
     effects: Vec<Effect>,
     found: Vec<Found>,
 }
@@ -156,11 +158,25 @@ impl NetworkRoutes {
         node.map(|node| egress::members(node, inputs.node)).unwrap_or_default()
     }
 
-    fn plan_learned(&self, prefix: &IpNet, inputs: Inputs<'_>) -> Vec<Claim> {
+    fn plan_learned(&mut self, prefix: &IpNet, inputs: Inputs<'_>) -> Vec<Claim> {
         let learned = self.learned.get(prefix);
-        learned
+        let claims = learned
             .map(|learned| overlay::claims(&learned, inputs.node, &inputs.options.routes))
-            .unwrap_or_default()
+            .unwrap_or_default();
+        if claims.is_empty() {
+            self.routed.remove(prefix);
+        } else {
+            self.routed.insert(*prefix);
+        }
+        claims
+    }
+
+    /// Tells how many learned prefixes have a route, if that changed.
+    fn count_routes(&mut self) {
+        let count = self.routed.len();
+        if std::mem::replace(&mut self.routed_told, count) != count {
+            self.effects.push(Effect::HostRoutes(count));
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use linux::row::{Key, Name};
 
 use super::{NetworkServices, Subject, base, firewall, scope};
 use crate::core::{Controller, Effect, Found, InKernel, Inputs, Needs, News, Planned};
+use crate::explain::Explanation;
 use crate::node::Facts;
 use crate::options::Options;
 use crate::owner::Owner;
@@ -108,6 +109,10 @@ impl Controller for NetworkServices {
             kind: winner.kind.as_str(),
         });
         collect::services(claimed, rows, status);
+    }
+
+    fn explain(&self, inputs: Inputs<'_>, rows: &Reconciler<Owner>, explanation: &mut Explanation) {
+        self.lead(inputs, rows, explanation);
     }
 
     fn take_effects(&mut self) -> Vec<Effect> {

@@ -121,6 +121,27 @@ pub fn masquerade(family: Family, node: &ThisNode, options: &Options) -> Vec<Cla
     claims
 }
 
+/// The address a connection through a virtual server gets on its way to a real server, if the rules of [`masquerade`] give
+/// it one. O(pod prefixes + addresses).
+pub fn masqueraded_as(
+    source: IpAddr,
+    to: IpAddr,
+    node: &ThisNode,
+    options: &Options,
+    is_pod_here: impl Fn(IpAddr) -> bool,
+) -> Option<IpAddr> {
+    let family = Family::of(&source);
+    let own = node.best_ip(family)?;
+    let elsewhere = options.controllers.routes || !node.has_ip(source);
+    let nets = pod_nets(family, node, options);
+    let by_net = nets.iter().any(|net| !net.contains(&source) && !net.contains(&to)) && elsewhere;
+    let by_pod = || {
+        let unknown = nets.is_empty() && !options.controllers.routes;
+        unknown && elsewhere && !is_pod_here(source) && !is_pod_here(to)
+    };
+    (options.service_proxy.masquerade_all || by_net || by_pod()).then_some(own)
+}
+
 /// Pods of this node, by which local traffic is told where no pod prefix is known, in the families that have sets.
 /// O(pods of this node).
 pub fn node_pods(ips: impl Iterator<Item = IpAddr>, node: &ThisNode) -> Vec<Claim> {

@@ -13,6 +13,7 @@ pub mod backends;
 pub mod base;
 pub mod contests;
 mod controller;
+mod describe;
 pub mod drain;
 pub mod firewall;
 pub mod frontends;

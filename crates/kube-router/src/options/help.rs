@@ -4,12 +4,15 @@ use std::fmt::Write;
 
 use clap::{Arg, Command};
 
+use crate::commands;
+
 const COLUMN: usize = 46;
 const WIDTH: usize = 110;
 
 /// The usage text, ending in a newline. Flags without a help text are left out.
 pub(super) fn usage(command: &Command) -> String {
-    let mut text = String::from("Usage: kube-router [flags]\n");
+    let mut text = String::from("Usage: kube-router [flags]\n       kube-router COMMAND\n\n");
+    text.push_str(&commands::list());
     let mut heading = "";
     for arg in command.get_arguments().filter(|arg| !arg.is_positional()) {
         let group = arg.get_help_heading().unwrap_or_default();

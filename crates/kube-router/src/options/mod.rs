@@ -91,7 +91,7 @@ pub struct Options {
 }
 
 /// Which controllers run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Controllers {
     /// Services become IPVS virtual servers.
     pub service_proxy: bool,
@@ -162,6 +162,11 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Request, Refusal
     let clean_up = process.cleanup_config.0;
     let options = Box::new(Options::check(flags, given)?);
     Ok(if clean_up { Request::CleanUp(options) } else { Request::Run(options) })
+}
+
+/// The flags as clap knows them, for shell completion.
+pub(crate) fn flags() -> clap::Command {
+    command::command()
 }
 
 /// The text of `--help`.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper::{Method, StatusCode, header};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
@@ -33,8 +33,11 @@ pub enum ClientError {
     #[error("asking the agent: {0}")]
     Http(#[from] hyper::Error),
     /// The agent said no.
-    #[error("the agent answers {0}")]
+    #[error("the agent answers {0}; an older version may not know the question")]
     Answer(String),
+    /// The agent said no, and why.
+    #[error("{0}")]
+    Said(String),
     /// Another version's answer.
     #[error("the agent's answer cannot be read: {0}")]
     Format(#[from] serde_json::Error),
@@ -45,13 +48,26 @@ pub enum ClientError {
 /// # Errors
 /// [`ClientError`].
 pub async fn status(path: &Path) -> Result<Status, ClientError> {
-    let asked = ask(path, Method::GET, "/v1/status", Bytes::new());
-    let (code, body) = tokio::time::timeout(PATIENCE, asked).await.map_err(|_| ClientError::Late)??;
+    Ok(serde_json::from_slice(&get(path, "/v1/status").await?)?)
+}
+
+/// The body of an answer.
+pub(crate) async fn get(path: &Path, target: &str) -> Result<Bytes, ClientError> {
+    let read =
+        async { Ok::<_, ClientError>(open(path, target).await?.into_body().collect().await?.to_bytes()) };
+    tokio::time::timeout(PATIENCE, read).await.map_err(|_| ClientError::Late)?
+}
+
+/// An answer whose body is still to come. A refusal is an error with the agent's reason.
+pub(crate) async fn open(path: &Path, target: &str) -> Result<Response<Incoming>, ClientError> {
+    let response = send(path, Method::GET, target, Bytes::new()).await?;
+    let code = response.status();
     if code.is_success() {
-        Ok(serde_json::from_slice(&body)?)
-    } else {
-        Err(ClientError::Answer(code.to_string()))
+        return Ok(response);
     }
+    let body = response.into_body().collect().await?.to_bytes();
+    let reason = String::from_utf8_lossy(&body).trim().to_owned();
+    Err(if reason.is_empty() { ClientError::Answer(code.to_string()) } else { ClientError::Said(reason) })
 }
 
 /// Sends one request, with a body of JSON or none, and returns what is answered. Waits for ever.
@@ -64,6 +80,17 @@ pub(crate) async fn ask(
     target: &str,
     body: Bytes,
 ) -> Result<(StatusCode, Bytes), ClientError> {
+    let response = send(path, method, target, body).await?;
+    let code = response.status();
+    Ok((code, response.into_body().collect().await?.to_bytes()))
+}
+
+async fn send(
+    path: &Path,
+    method: Method,
+    target: &str,
+    body: Bytes,
+) -> Result<Response<Incoming>, ClientError> {
     let stream = UnixStream::connect(path)
         .await
         .map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
@@ -77,7 +104,5 @@ pub(crate) async fn ask(
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(body));
     let request = request.map_err(|error| ClientError::Answer(error.to_string()))?;
-    let response = sender.send_request(request).await?;
-    let code = response.status();
-    Ok((code, response.into_body().collect().await?.to_bytes()))
+    Ok(sender.send_request(request).await?)
 }

@@ -7,6 +7,8 @@
 pub mod client;
 pub mod collect;
 pub mod command;
+pub mod peers;
+pub mod section;
 pub mod socket;
 pub mod table;
 
@@ -36,6 +38,14 @@ pub struct Status {
     pub refused: Vec<RefusedRow>,
     /// Virtual servers with their backends.
     pub services: Vec<ServiceState>,
+    /// Pods of this node, with the policies that restrict them.
+    pub policies: Vec<PodState>,
+    /// BGP peers.
+    pub peers: Vec<PeerState>,
+    /// Prefixes learned from BGP peers, and the ways to them.
+    pub routes: Vec<RouteState>,
+    /// Tunnels to other nodes.
+    pub tunnels: Vec<TunnelState>,
     /// What in the cluster's objects cannot be used.
     pub objections: Vec<ObjectionState>,
 }
@@ -118,6 +128,80 @@ pub struct BackendState {
     pub at: String,
     /// 0 takes no new connections.
     pub weight: u32,
+}
+
+/// A pod of this node as network policy sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PodState {
+    /// Namespace and name.
+    pub pod: String,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// Policies that restrict what it receives; without one it receives everything.
+    pub ingress: Vec<String>,
+    /// Policies that restrict what it sends; without one it sends everything.
+    pub egress: Vec<String>,
+    /// Its rules are in the kernel.
+    pub programmed: bool,
+}
+
+/// A BGP peer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PeerState {
+    /// Its address.
+    pub address: String,
+    /// The Node it is; none for a router outside of the cluster.
+    pub node: Option<String>,
+    /// Its AS number, while it is up.
+    pub asn: Option<u32>,
+    /// State of the session as RFC 4271 names it, in lower case; `unknown` before there is a speaker.
+    pub state: String,
+    /// Seconds since it came up.
+    pub up_seconds: Option<u64>,
+    /// How often it came up.
+    pub established: u64,
+    /// Prefixes it has told us, of both families.
+    pub received: usize,
+    /// Prefixes it has been told.
+    pub told: usize,
+    /// The last NOTIFICATION from it or to it, and which of both.
+    pub last_error: Option<String>,
+}
+
+/// A prefix learned from a peer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RouteState {
+    /// The prefix.
+    pub prefix: String,
+    /// The next hop of the best path.
+    pub next_hop: String,
+    /// The Node that has this next hop.
+    pub node: Option<String>,
+    /// The link packets leave by; none where they are left to the network around the nodes.
+    pub link: Option<String>,
+    /// The route is in the kernel as it should be.
+    pub programmed: bool,
+}
+
+/// A tunnel.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TunnelState {
+    /// The link.
+    pub link: String,
+    /// Our end.
+    pub local: String,
+    /// The other end.
+    pub remote: String,
+    /// `ipip`, or `fou` with its UDP port.
+    pub encapsulation: String,
+    /// The Node at the other end.
+    pub node: Option<String>,
+    /// It is in the kernel as it should be.
+    pub programmed: bool,
 }
 
 /// Something in an object that cannot be used.

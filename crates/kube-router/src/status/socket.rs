@@ -3,18 +3,24 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
+use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cni::{socket as sandboxes, wire};
-use crate::core::Input;
-use crate::names;
+use crate::core::{Account, Input};
+use crate::explain::{self, Question};
+use crate::{monitor, names};
+
+/// How long the BGP speaker may take to answer.
+const SPEAKER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The socket could not be opened. The agent works without it.
 #[derive(Debug, thiserror::Error)]
@@ -39,10 +45,13 @@ pub async fn serve(path: &Path, core: mpsc::Sender<Input>) -> Result<(), SocketE
     let listener = bind(path).await.map_err(|source| SocketError { path: path.to_owned(), source })?;
     // Bound, but not served yet: what a plugin says from here on comes after what it has written before.
     sandboxes::recall(path, &core).await;
+    let monitor = monitor::serve::routes(core.clone());
     let router = Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/explain", get(explain))
         .route(wire::PATH, put(sandboxes::put).delete(sandboxes::delete))
-        .with_state(core);
+        .with_state(core)
+        .merge(monitor);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::warn!("the socket of the agent has ended: {error}");
@@ -68,13 +77,53 @@ async fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 async fn status(State(core): State<mpsc::Sender<Input>>) -> Response {
-    let (answer, answered) = oneshot::channel();
-    let asked = core.send(Input::Status(answer)).await.is_ok();
-    match answered.await {
-        Ok(status) if asked => match serde_json::to_vec(&*status) {
-            Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-        },
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping").into_response(),
+    let Some(Account { mut status, peers }) = answer(&core, Input::Status).await else { return stopping() };
+    // A speaker without a configuration does not answer, and one that is stuck must not hold up the rest.
+    if let Some(peers) = peers
+        && let Ok(Ok(reports)) = tokio::time::timeout(SPEAKER_PATIENCE, peers).await
+    {
+        super::peers::add(&mut status.peers, &reports, Instant::now());
     }
+    json(&*status)
+}
+
+async fn explain(State(core): State<mpsc::Sender<Input>>, Query(question): Query<Question>) -> Response {
+    let asked = answer(&core, |answer| Input::Explain(question, answer)).await;
+    let mut explanation = match asked {
+        Some(Ok(explanation)) => explanation,
+        Some(Err(unanswerable)) => {
+            return (StatusCode::BAD_REQUEST, unanswerable.to_string()).into_response();
+        }
+        None => return stopping(),
+    };
+    let done = tokio::task::spawn_blocking(move || {
+        explain::route::look_up(&mut explanation);
+        explanation.conclude();
+        explanation
+    });
+    match done.await {
+        Ok(explanation) => json(&*explanation),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// Puts a question to the core; nothing if it is gone.
+async fn answer<T>(
+    core: &mpsc::Sender<Input>,
+    question: impl FnOnce(oneshot::Sender<T>) -> Input,
+) -> Option<T> {
+    let (answer, answered) = oneshot::channel();
+    core.send(question(answer)).await.ok()?;
+    answered.await.ok()
+}
+
+fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+fn stopping() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping").into_response()
 }

@@ -5,15 +5,28 @@ use std::fmt::Write as _;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
-use super::{ServiceState, Status};
+use super::section::Section;
+use super::{PeerState, PodState, ServiceState, Status};
 
-/// The whole text. O(what is told).
-pub fn text(status: &Status) -> String {
+/// Adds a part of a status to a text.
+type Part = fn(&mut String, &Status);
+
+/// The text of the parts asked for, of all if none is. O(what is told).
+pub fn text(status: &Status, asked: &[Section]) -> String {
     let mut text = String::new();
     head(&mut text, status);
-    tables(&mut text, status);
-    services(&mut text, &status.services);
-    trouble(&mut text, status);
+    let parts: [(Section, Part); 7] = [
+        (Section::Controllers, controllers),
+        (Section::Tables, tables),
+        (Section::Services, |text, status| services(text, &status.services)),
+        (Section::Policies, |text, status| policies(text, &status.policies)),
+        (Section::Peers, |text, status| peers(text, &status.peers)),
+        (Section::Routes, routes),
+        (Section::Problems, trouble),
+    ];
+    for (_, part) in parts.iter().filter(|(section, _)| section.shown(asked)) {
+        part(&mut text, status);
+    }
     text
 }
 
@@ -29,6 +42,14 @@ fn head(text: &mut String, status: &Status) {
     match waiting.as_slice() {
         [] => _ = writeln!(text, "{state}"),
         names => _ = writeln!(text, "not planning yet, for want of input: {}", names.join(", ")),
+    }
+}
+
+/// Controllers by name; watches only if there is something to say of them.
+fn controllers(text: &mut String, status: &Status) {
+    let names: Vec<&str> = status.controllers.iter().map(|controller| controller.name.as_str()).collect();
+    if !names.is_empty() {
+        let _ = writeln!(text, "runs: {}", names.join(", "));
     }
     for watch in status.watches.iter().filter(|watch| watch.broken.is_some() || !watch.synced) {
         let why = watch.broken.as_deref().unwrap_or("the first list is not complete");
@@ -59,6 +80,61 @@ fn services(text: &mut String, services: &[ServiceState]) {
             backends = "none".to_owned();
         }
         table.add_row([&service.service, &service.at, &service.kind, &service.scheduler, &backends]);
+    }
+    section(text, &table);
+}
+
+fn policies(text: &mut String, pods: &[PodState]) {
+    let mut table = new(["POD", "ADDRESSES", "MAY RECEIVE", "MAY SEND", "RULES"]);
+    let by = |policies: &[String]| match policies {
+        [] => "everything".to_owned(),
+        policies => format!("what is permitted by {}", policies.join(", ")),
+    };
+    for pod in pods {
+        let rules = if pod.programmed { "in the kernel" } else { "not in the kernel" };
+        let (ingress, egress) = (by(&pod.ingress), by(&pod.egress));
+        table.add_row([pod.pod.clone(), pod.addresses.join("\n"), ingress, egress, rules.to_owned()]);
+    }
+    section(text, &table);
+}
+
+fn peers(text: &mut String, peers: &[PeerState]) {
+    let mut table = new(["BGP PEER", "WHO", "STATE", "PREFIXES", "LAST ERROR"]);
+    for peer in peers {
+        let asn = peer.asn.map(|asn| format!(" (AS {asn})")).unwrap_or_default();
+        let who = peer.node.as_ref().map_or("outside".to_owned(), |node| format!("node {node}"));
+        let up = peer.up_seconds.map(std::time::Duration::from_secs);
+        let state = up.map_or(peer.state.clone(), |up| format!("{} for {}", peer.state, span(up)));
+        let prefixes = format!("{} received, {} told", peer.received, peer.told);
+        let error = peer.last_error.clone().unwrap_or_default();
+        table.add_row([peer.address.clone(), who + &asn, state, prefixes, error]);
+    }
+    section(text, &table);
+}
+
+fn routes(text: &mut String, status: &Status) {
+    let state = |programmed| if programmed { "in the kernel" } else { "not in the kernel" };
+    let mut table = new(["PREFIX", "NEXT HOP", "NODE", "LINK", "ROUTE"]);
+    for route in &status.routes {
+        let node = route.node.clone().unwrap_or_else(|| "outside".to_owned());
+        let (link, programmed) = match &route.link {
+            Some(link) => (link.clone(), state(route.programmed)),
+            None => (String::new(), "left to the network around the nodes"),
+        };
+        table.add_row([route.prefix.clone(), route.next_hop.clone(), node, link, programmed.to_owned()]);
+    }
+    section(text, &table);
+    let mut table = new(["TUNNEL", "TO", "NODE", "KIND", "STATE"]);
+    for tunnel in &status.tunnels {
+        let node = tunnel.node.clone().unwrap_or_default();
+        let programmed = state(tunnel.programmed).to_owned();
+        table.add_row([
+            tunnel.link.clone(),
+            tunnel.remote.clone(),
+            node,
+            tunnel.encapsulation.clone(),
+            programmed,
+        ]);
     }
     section(text, &table);
 }
@@ -96,7 +172,7 @@ fn section(text: &mut String, table: &Table) {
 }
 
 /// The two largest units: `3d 4h`, `2m 1s`.
-fn span(time: std::time::Duration) -> String {
+pub(crate) fn span(time: std::time::Duration) -> String {
     let seconds = time.as_secs();
     let units =
         [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
@@ -108,7 +184,10 @@ fn span(time: std::time::Duration) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{BackendState, ControllerState, ObjectionState, RefusedRow, TableState, WatchState};
+    use super::super::{
+        BackendState, ControllerState, ObjectionState, RefusedRow, RouteState, TableState, TunnelState,
+        WatchState,
+    };
     use super::*;
 
     #[test]
@@ -151,12 +230,52 @@ mod tests {
                 },
                 ServiceState { service: "default/none".into(), programmed: true, ..ServiceState::default() },
             ],
+            policies: vec![PodState {
+                pod: "default/web-1".into(),
+                addresses: vec!["10.244.0.2".into(), "fd00::2".into()],
+                ingress: vec!["default/only-from-front".into()],
+                programmed: true,
+                ..PodState::default()
+            }],
+            peers: vec![
+                PeerState {
+                    address: "10.0.0.2".into(),
+                    node: Some("n2".into()),
+                    asn: Some(64512),
+                    state: "established".into(),
+                    up_seconds: Some(3600),
+                    received: 3,
+                    told: 2,
+                    ..PeerState::default()
+                },
+                PeerState {
+                    address: "192.0.2.1".into(),
+                    state: "active".into(),
+                    last_error: Some("from it: Bad Peer AS (2/2)".into()),
+                    ..PeerState::default()
+                },
+            ],
+            routes: vec![RouteState {
+                prefix: "10.244.1.0/24".into(),
+                next_hop: "10.0.0.2".into(),
+                node: Some("n2".into()),
+                link: Some("tun-1".into()),
+                programmed: true,
+            }],
+            tunnels: vec![TunnelState {
+                link: "tun-1".into(),
+                remote: "10.0.0.2".into(),
+                node: Some("n2".into()),
+                encapsulation: "ipip".into(),
+                programmed: true,
+                ..TunnelState::default()
+            }],
             objections: vec![ObjectionState {
                 object: "Service default/web".into(),
                 ..ObjectionState::default()
             }],
             ..Status::default()
         };
-        insta::assert_snapshot!(text(&status));
+        insta::assert_snapshot!(text(&status, &[]));
     }
 }

@@ -23,6 +23,7 @@ mod input;
 mod isolation;
 mod judge;
 mod nodes;
+mod operator;
 mod service_flows;
 mod stage;
 mod tables;

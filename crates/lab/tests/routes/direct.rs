@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use lab::api_server::Resource;
 use lab::probe::Protocol;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::setup::{PATIENCE, everyone_reaches_everyone, ip, knows, learned, routed};
+use crate::setup::{PATIENCE, addresses, everyone_reaches_everyone, ip, knows, learned, routed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_reach_pods_on_every_node() {
@@ -20,6 +20,7 @@ async fn pods_reach_pods_on_every_node() {
     let bridge = cluster.on_node(1, "ip -d link show kube-bridge").unwrap();
     assert!(bridge.contains("mtu 1500"), "{bridge}");
 
+    status_tells_of_peers_and_routes(&cluster);
     comes_back_at_once(&cluster).await;
     pods_leave_as_themselves_and_as_their_node(&cluster);
     outside_sees_the_node(&cluster).await;
@@ -41,6 +42,48 @@ async fn pods_reach_pods_on_every_node() {
     // A node that is gone is no peer.
     cluster.api().delete(Resource::Nodes, None, "node-3", None).unwrap();
     knows(&cluster, 1, &[2]).await;
+}
+
+/// The agent's own account agrees with the kernel's.
+fn status_tells_of_peers_and_routes(cluster: &lab::cluster::Cluster) {
+    let status: Value = serde_json::from_str(&agent(cluster, "status peers routes -o json")).unwrap();
+    let peers = status["peers"].as_array().unwrap();
+    let nodes: Vec<&str> = peers.iter().map(|peer| peer["node"].as_str().unwrap()).collect();
+    assert_eq!(nodes, ["node-2", "node-3"], "{status:#}");
+    for peer in peers {
+        assert_eq!((&peer["state"], &peer["received"]), (&json!("established"), &json!(2)), "{peer:#}");
+        assert!(peer["up_seconds"].is_u64() && peer["told"].as_u64() >= Some(2), "{peer:#}");
+    }
+    let routes = status["routes"].as_array().unwrap();
+    assert_eq!(routes.len(), 4, "two nodes, two families: {status:#}");
+    for route in routes {
+        let prefix = route["prefix"].as_str().unwrap();
+        let family = if prefix.contains(':') { "-6" } else { "-4" };
+        let kernel = cluster.on_node(1, &format!("ip -j {family} route show {prefix}")).unwrap();
+        let kernel: Value = serde_json::from_str(&kernel).unwrap();
+        assert_eq!(
+            (&route["next_hop"], &route["link"]),
+            (&kernel[0]["gateway"], &kernel[0]["dev"]),
+            "{prefix}"
+        );
+        assert_eq!(route["programmed"], true, "{route:#}");
+    }
+    let text = agent(cluster, "status");
+    assert!(text.contains("established for") && text.contains("node node-2"), "{text}");
+    // What is planned and what the kernel does for one pod, in one answer.
+    let to = addresses(cluster, 2).unwrap()[0];
+    let told: Value =
+        serde_json::from_str(&agent(cluster, &format!("explain --from node --to {to} -o json"))).unwrap();
+    let path = &told["paths"][0];
+    assert_eq!(path["planned"]["node"], "node-2", "{told:#}");
+    assert_eq!(path["planned"]["link"], path["route"]["link"], "{told:#}");
+}
+
+/// A command of kube-router on node 1.
+fn agent(cluster: &lab::cluster::Cluster, arguments: &str) -> String {
+    let beside = || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("kube-router");
+    let program = std::env::var_os("KUBE_ROUTER_BIN").map_or_else(beside, std::path::PathBuf::from);
+    cluster.on_node(1, &format!("{} {arguments}", program.display())).unwrap()
 }
 
 /// Others take a route, a rule away: both are back within what a person notices.

@@ -44,6 +44,7 @@ async fn what_is_ours_comes_back_and_what_is_theirs_stays() {
     assert!(timeouts.contains("1200 2 45"), "{timeouts}");
 
     status_tells_what_is_programmed(&cluster, vip);
+    explain_tells_the_backends(&cluster, vip);
 
     addresses_come_back_at_once(&cluster, vip).await;
     reach("with addresses put back", &cell, &["web-1", "web-2"]).await;
@@ -83,6 +84,43 @@ fn status_tells_what_is_programmed(cluster: &Cluster, vip: SocketAddr) {
     assert!(text.contains("everything is programmed") && text.contains("default/web"), "{text}");
     let mode = tool(cluster, 1, "stat -c %a /run/kube-router/kube-router.sock");
     assert_eq!(mode.trim(), "600");
+}
+
+/// The backends it names are those `ipvsadm` lists; both answered above.
+fn explain_tells_the_backends(cluster: &Cluster, vip: SocketAddr) {
+    let ask = |line: &str| {
+        let (program, line) = (agent_program(), line.to_owned());
+        let ask = move || process::run(process::command(program).args(line.split(' ')));
+        let text = cluster.node(1).unwrap().namespace().run(ask).unwrap().expect("explain exits 0");
+        serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
+    };
+    let kernel = tool(cluster, 1, &format!("ipvsadm -ln -t {vip}"));
+    let by_name = ask("explain --from default/c-1 --to service/web --port 80 -o json");
+    let by_address =
+        ask(&format!("explain --from default/c-1 --to {} --port {} -o json", vip.ip(), vip.port()));
+    for told in [by_name, by_address] {
+        let services = told["services"].as_array().expect("services");
+        let service =
+            services.iter().find(|service| service["at"] == format!("{vip}/tcp")).expect("the cluster IP");
+        assert_eq!(
+            (&service["service"], &service["kind"]),
+            (&json!("default/web"), &json!("ClusterIP")),
+            "{told:#}"
+        );
+        let backends = service["backends"].as_array().expect("backends");
+        assert_eq!(backends.len(), 2, "{service:#}");
+        assert!(
+            backends.iter().all(|backend| kernel.contains(backend["at"].as_str().unwrap())),
+            "{kernel}{service:#}"
+        );
+        let paths = told["paths"].as_array().expect("paths").iter();
+        let pods: std::collections::BTreeSet<&str> =
+            paths.filter_map(|path| path["destination_pod"].as_str()).collect();
+        assert_eq!(pods.into_iter().collect::<Vec<_>>(), ["default/web-1", "default/web-2"], "{told:#}");
+        assert_eq!(told["verdict"], "allowed", "{told:#}");
+    }
+    let refused = ask(&format!("explain --from default/c-1 --to {} --port 81 -o json", vip.ip()));
+    assert_eq!(refused["verdict"], "unserved", "{refused:#}");
 }
 
 /// What other programs have on the node before the agent comes.

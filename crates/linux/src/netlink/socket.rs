@@ -196,6 +196,18 @@ impl Socket {
         self.requests = requests;
     }
 
+    /// Bounds how long receiving blocks from now on; at least a millisecond. After that it fails with EAGAIN.
+    ///
+    /// # Errors
+    /// [`Error::Receive`] when the kernel refuses.
+    pub fn set_patience(&self, patience: Duration) -> Result<(), Error> {
+        use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
+        use nix::sys::time::{TimeVal, TimeValLike};
+        let milliseconds = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX).max(1);
+        setsockopt(&self.fd, ReceiveTimeout, &TimeVal::milliseconds(milliseconds))
+            .map_err(|errno| Error::Receive(errno.into()))
+    }
+
     /// Joins a multicast group (`NETLINK_ADD_MEMBERSHIP`).
     ///
     /// # Errors

@@ -22,6 +22,7 @@ mod fou;
 mod kernel;
 mod lane;
 mod link;
+pub mod lookup;
 mod policy_rule;
 mod read;
 mod socket;

@@ -93,6 +93,6 @@ fn rules(direction: Direction, isolating: &[&Compiled], hash: &str) -> Vec<Rule>
 }
 
 /// The row by which a pod counts as programmed in a direction.
-pub(super) fn verdict_key(ip: IpAddr, direction: Direction) -> Key {
+pub(in crate::network_policy) fn verdict_key(ip: IpAddr, direction: Direction) -> Key {
     Key::Verdict(SetKey { family: Family::of(&ip), name: map(direction) }, ip)
 }

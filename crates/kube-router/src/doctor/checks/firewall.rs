@@ -1,0 +1,175 @@
+//! Rules: flavours of iptables, and what other programs left or keep there.
+
+use crate::doctor::{Check, Facts, Iptables};
+
+pub(in crate::doctor) fn all(facts: &Facts) -> Vec<Check> {
+    let mut checks = vec![programs(facts)];
+    checks.extend(mixed(facts));
+    checks.push(kube_proxy(facts));
+    checks.extend(docker(facts));
+    checks
+}
+
+fn programs(facts: &Facts) -> Check {
+    match &facts.iptables_default {
+        Some(Ok(program)) => Check::fine("iptables", program.clone()),
+        Some(Err(reason)) if facts.runs.iptables => Check::problem(
+            "iptables",
+            format!("there is no usable iptables-restore: {reason}"),
+            "install the package iptables (1.8 or newer), or let kube-router use nftables: --firewall-backend=auto",
+        ),
+        Some(Err(reason)) => {
+            Check::fine("iptables", format!("not usable ({reason}); rules are written by nftables"))
+        }
+        None => Check::unknown("iptables", "was not looked for"),
+    }
+}
+
+fn lines(iptables: &Iptables) -> impl Iterator<Item = &str> {
+    iptables.dump.iter().flat_map(|dump| dump.lines())
+}
+
+fn has_chain(facts: &Facts, is_it: impl Fn(&str) -> bool) -> bool {
+    let chains = facts.iptables.iter().flat_map(lines).filter_map(|line| line.strip_prefix(':'));
+    chains.filter_map(|line| line.split(' ').next()).any(is_it)
+}
+
+/// Rules in both flavours: both are obeyed, and neither program shows the other's.
+fn mixed(facts: &Facts) -> Option<Check> {
+    let rules = |iptables: &Iptables| lines(iptables).filter(|line| line.starts_with("-A ")).count();
+    let in_use: Vec<(&Iptables, usize)> = facts
+        .iptables
+        .iter()
+        .map(|iptables| (iptables, rules(iptables)))
+        .filter(|(_, rules)| *rules > 0)
+        .collect();
+    let unreadable = facts.iptables.iter().find_map(|iptables| iptables.dump.as_ref().err());
+    if let Some(reason) = unreadable {
+        return Some(Check::problem(
+            "iptables",
+            reason.clone(),
+            "move rules of nft's own to a table of another name",
+        ));
+    }
+    match in_use.as_slice() {
+        [(one, many), (other, few)] => Some(Check::warning(
+            "iptables",
+            format!(
+                "rules are in both flavours: {many} in {} ({}), {few} in {} ({}); the kernel obeys both, each program shows \
+                 its own only",
+                one.flavour, one.version, other.flavour, other.version
+            ),
+            "set one flavour for every program on the node (update-alternatives --set iptables …), in its containers too, \
+             and remove the rules of the other",
+        )),
+        _ => None,
+    }
+}
+
+/// Chains that kube-proxy makes. The kubelet's own (KUBE-MARK-…, KUBE-FIREWALL, KUBE-KUBELET-CANARY) are not among them.
+fn is_kube_proxys(chain: &str) -> bool {
+    ["KUBE-SVC-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-FW-"].iter().any(|prefix| chain.starts_with(prefix))
+        || ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-PROXY-FIREWALL", "KUBE-EXTERNAL-SERVICES"]
+            .contains(&chain)
+}
+
+fn kube_proxy(facts: &Facts) -> Check {
+    let mut found = Vec::new();
+    if has_chain(facts, is_kube_proxys) {
+        found.push("iptables chains (KUBE-SERVICES and its like)");
+    }
+    if facts.links.keys().any(|name| **name == *"kube-ipvs0") {
+        found.push("the link kube-ipvs0");
+    }
+    let is_its_table = |table: &String| table.ends_with(" kube-proxy");
+    if facts.nft_tables.iter().flatten().any(is_its_table) {
+        found.push("the nftables tables kube-proxy");
+    }
+    if found.is_empty() {
+        return Check::fine("kube-proxy", "nothing of kube-proxy is here");
+    }
+    let found = format!("kube-proxy runs or has left {}", found.join(", "));
+    if !facts.runs.controllers.service_proxy {
+        return Check::fine("kube-proxy", format!("{found}; it is the service proxy here"));
+    }
+    Check::problem(
+        "kube-proxy",
+        format!(
+            "{found}: its rules come before IPVS, so kube-router's service proxy never sees those packets"
+        ),
+        "stop kube-proxy and remove what it left, for one by kube-proxy --cleanup; or run kube-router with \
+         --run-service-proxy=false",
+    )
+}
+
+/// Docker sets the policy of FORWARD to DROP, which drops what no rule of ours accepts.
+fn docker(facts: &Facts) -> Option<Check> {
+    let drops = facts.iptables.iter().flat_map(lines).any(|line| line.starts_with(":FORWARD DROP"));
+    let is_dockers = has_chain(facts, |chain| chain.starts_with("DOCKER"));
+    if !drops {
+        return is_dockers
+            .then(|| Check::fine("docker", "Docker's chains are here; FORWARD does not drop by default"));
+    }
+    let who = if is_dockers { "Docker sets" } else { "somebody sets" };
+    if facts.runs.controllers.routes {
+        let text =
+            format!("{who} the policy of FORWARD to DROP; pod routing accepts pods' packets before it");
+        return Some(Check::fine("docker", text));
+    }
+    Some(Check::warning(
+        "docker",
+        format!("{who} the policy of FORWARD to DROP: forwarded packets that no rule accepts are dropped"),
+        "iptables -P FORWARD ACCEPT (for Docker: \"ip-forward-no-drop\": true in /etc/docker/daemon.json), or accept the pods' \
+         network in FORWARD",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::{Level, Wanted};
+    use crate::options::Controllers;
+
+    fn facts(dump: &str) -> Facts {
+        let controllers = Controllers { service_proxy: true, ..Controllers::default() };
+        let nft = Iptables { flavour: "nft", version: "1.8.9".into(), dump: Ok(dump.to_owned()) };
+        Facts { runs: Wanted { controllers, ..Wanted::default() }, iptables: vec![nft], ..Facts::default() }
+    }
+
+    #[test]
+    fn kube_proxys_chains_are_told_from_ours_and_the_kubelets() {
+        let ours = ":KUBE-ROUTER-SERVICES - [0:0]\n:KUBE-NWPLCY-DEFAULT - [0:0]\n:KUBE-POD-FW-ABC - [0:0]\n";
+        let kubelets = ":KUBE-FIREWALL - [0:0]\n:KUBE-KUBELET-CANARY - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n";
+        assert_eq!(kube_proxy(&facts(&format!("{ours}{kubelets}"))).level, Level::Fine);
+        let mut left = facts(":KUBE-SVC-ABCDEFGHIJKLMNOP - [0:0]\n");
+        assert_eq!(kube_proxy(&left).level, Level::Problem);
+        left.runs.controllers.service_proxy = false;
+        assert_eq!(kube_proxy(&left).level, Level::Fine, "another proxy is meant to be there");
+        let mut tables = facts("");
+        tables.nft_tables = Some(vec!["table ip kube-proxy".into()]);
+        assert_eq!(kube_proxy(&tables).level, Level::Problem);
+    }
+
+    #[test]
+    fn rules_in_both_flavours_are_named() {
+        let mut both = facts("-A INPUT -j ACCEPT\n");
+        assert_eq!(mixed(&both), None);
+        both.iptables.push(Iptables {
+            flavour: "legacy",
+            version: "1.8.9".into(),
+            dump: Ok(":INPUT ACCEPT [0:0]\n".into()),
+        });
+        assert_eq!(mixed(&both), None, "chains without rules do nothing");
+        both.iptables[1].dump = Ok("-A INPUT -j DROP\n".into());
+        assert!(mixed(&both).unwrap().found.contains("1 in nft (1.8.9), 1 in legacy"));
+    }
+
+    #[test]
+    fn dockers_default_matters_where_nobody_accepts_pods() {
+        let mut dropped = facts(":FORWARD DROP [0:0]\n:DOCKER-USER - [0:0]\n");
+        assert_eq!(docker(&dropped).unwrap().level, Level::Warning);
+        dropped.runs.controllers.routes = true;
+        assert_eq!(docker(&dropped).unwrap().level, Level::Fine);
+        assert_eq!(docker(&facts(":FORWARD ACCEPT [0:0]\n")), None);
+    }
+}
