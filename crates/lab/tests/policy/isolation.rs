@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::fence::Fence;
 use crate::stage::{PATIENCE, SOON, Stage};
-use crate::tables::{cluster, logs};
+use crate::tables::{NFTABLES, cluster, logs};
 
 /// How long a refused connection is waited for: a refusal comes at once, silence is IPv6's or default-deny's.
 const FIRST_ACT: Duration = Duration::from_millis(500);
@@ -166,7 +166,16 @@ impl Scene {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_denied_leaves_a_pod_that_waited_for_its_rules() {
-    let cluster = cluster(Families::Dual, &[]).await;
+    nothing_denied_leaves(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_denied_leaves_a_pod_that_waited_for_its_verdicts() {
+    nothing_denied_leaves(&[NFTABLES]).await;
+}
+
+async fn nothing_denied_leaves(flags: &[&str]) {
+    let cluster = cluster(Families::Dual, flags).await;
     let node = cluster.node(1).unwrap().clone();
     let mut scene = Scene::new(&cluster).await;
     // Without the plugin first packets pass: the proof that these doors would show it.

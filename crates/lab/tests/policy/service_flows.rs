@@ -9,7 +9,7 @@ use lab::probe::{Hearing, Protocol};
 use serde_json::{Value, json};
 
 use crate::stage::{SOON, flows, is_cut};
-use crate::tables::logs;
+use crate::tables::{NFTABLES, logs};
 
 const FLAGS: [&str; 4] = [
     "--enable-ipv6",
@@ -108,7 +108,17 @@ async fn expect(cluster: &Cluster, what: &str, all: &[Flow], cut: impl Fn(&Flow)
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "vm: needs IPVS"]
 async fn a_policy_cuts_flows_through_a_service() {
-    let flags = FLAGS.map(str::to_owned);
+    cuts_flows_through_a_service(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "vm: needs IPVS"]
+async fn a_policy_cuts_flows_through_a_service_with_nftables() {
+    cuts_flows_through_a_service(&[NFTABLES]).await;
+}
+
+async fn cuts_flows_through_a_service(more: &[&str]) {
+    let flags = FLAGS.iter().chain(more).map(|flag| (*flag).to_owned());
     let mut cluster = Cluster::builder().nodes(2).dual_stack().agent_flags(flags).start().await.unwrap();
     cluster.agents_ready(SOON).await.unwrap_or_else(|error| panic!("{error}\n{}", logs(&cluster)));
     let ports = ["TCP", "UDP"].map(|protocol| {
