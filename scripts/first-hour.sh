@@ -27,7 +27,7 @@ start() {
 # stop SIGNAL
 stop() {
   lab on node-1 sh -c "kill -$1 \$(ss -Hltnp sport = :20244 | sed 's/.*pid=\([0-9]*\).*/\1/')"
-  wait "$agent"
+  wait "$agent" 2>/dev/null
 }
 
 kubectl -n shop wait --for=condition=Ready pod --all --timeout=120s >/dev/null || exit 1

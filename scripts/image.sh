@@ -71,7 +71,7 @@ arrange() {
   for family in iptables ip6tables; do
     for program in "" -save -restore; do ln -sf "$family-nft$program" "usr/sbin/$family$program"; done
   done
-  for applet in sh cat chmod cp date dirname echo find grep head ip ls mkdir mv ps rm sed sort sysctl tail vi wget; do
+  for applet in sh cat chmod cmp cp date dirname echo find grep head ip ls mkdir mv ps rm sed sort sysctl tail vi wget; do
     ln -sf busybox "bin/$applet"
   done
   install -m 755 "$binary" usr/local/bin/kube-router

@@ -7,10 +7,13 @@ packages="build-essential musl-tools gcc-aarch64-linux-gnu ca-certificates
   qemu-system-x86 busybox-static xz-utils zstd kmod cpio
   iproute2 iputils-ping iptables nftables ipset ipvsadm conntrack tcpdump
   containernetworking-plugins jq
-  mmdebstrap umoci containerd runc
+  mmdebstrap umoci
   frr bird2 gobgpd exabgp"
 # A kubectl that is there, whatever its version, is the one to use.
 command -v kubectl >/dev/null 2>&1 || packages="$packages kubernetes-client"
+# Debian's container runtime would take the place of one from elsewhere.
+command -v containerd >/dev/null 2>&1 || packages="$packages containerd"
+command -v runc >/dev/null 2>&1 || packages="$packages runc"
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

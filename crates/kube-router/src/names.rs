@@ -102,9 +102,11 @@ pub mod route {
     pub const TABLE_DSR: u32 = 78;
     /// Answers of external IPs (`external_ip`).
     pub const TABLE_EXTERNAL_IP: u32 = 79;
+    /// The name of [`TABLE_OVERLAY`] in `rt_tables`.
+    pub const OVERLAY_NAME: &str = "kube-router";
     /// The names of these tables in `rt_tables`.
     pub const TABLE_NAMES: [(u32, &str); 3] =
-        [(TABLE_OVERLAY, "kube-router"), (TABLE_DSR, "kube-router-dsr"), (TABLE_EXTERNAL_IP, "external_ip")];
+        [(TABLE_OVERLAY, OVERLAY_NAME), (TABLE_DSR, "kube-router-dsr"), (TABLE_EXTERNAL_IP, "external_ip")];
     /// The kernel's table of all other routes.
     pub const TABLE_MAIN: u32 = 254;
     /// The kernel's table of local addresses.

@@ -8,9 +8,8 @@
 
 use std::fmt;
 
-use linux::firewall::{self, FirewallScope};
 use linux::iptables::save::chain_names;
-use linux::iptables::tool::{Flavour, Programs};
+use linux::iptables::tool::{Flavour, Programs, legacy_tables_exist};
 use linux::nftables;
 use linux::route::{Rtnetlink, links};
 use linux::row::{Family, Name};
@@ -65,45 +64,43 @@ impl fmt::Display for Leftover {
     }
 }
 
-/// What of kube-proxy's is in this network namespace. Two dumps of the kernel, and where those tell of such chains, or of
-/// legacy tables, up to six processes. What cannot be asked (no nf_tables, no legacy programs) holds nothing.
+/// What of kube-proxy's is in this network namespace. Asked by netlink; programs are started only where there are rules of
+/// theirs to look at. What cannot be asked (no nf_tables, no such program) holds nothing. O(links + chains).
 pub fn leftovers() -> Vec<Leftover> {
-    let named = |list: &[&str]| list.iter().map(|name| Name::from(*name)).collect::<Vec<_>>();
-    let chains = FirewallScope {
-        chains: named(&CHAINS),
-        chain_prefixes: named(&CHAIN_PREFIXES),
-        ..FirewallScope::default()
-    };
     let mut found = Vec::new();
-    for programs in if firewall::may_hold(&chains) { flavours() } else { Vec::new() } {
-        for family in Family::ALL {
-            if programs.save(family).is_ok_and(|dump| is_kube_proxys(&dump)) {
-                let [save, restore] = ["save", "restore"].map(|what| programs.program(family, what));
-                found.push(Leftover::Rules { save, restore });
-            }
-        }
+    let in_nft =
+        nftables::chains_of_iptables().is_ok_and(|names| names.iter().any(|name| is_chain_of_services(name)));
+    let in_legacy = Family::ALL.into_iter().any(legacy_tables_exist);
+    for (flavour, look) in [(Flavour::Legacy, in_legacy), (Flavour::Nft, in_nft)] {
+        // Older installations have one flavour, without its name.
+        let programs = look.then(|| Programs::of(flavour).or_else(|_| Programs::detect()));
+        found.extend(programs.and_then(Result::ok).into_iter().flat_map(|programs| rules(&programs)));
     }
-    let has_link = Rtnetlink::open().and_then(|mut kernel| links(&mut kernel));
-    found.extend(
-        has_link.is_ok_and(|links| links.iter().any(|link| *link.name == *LINK)).then_some(Leftover::Link),
-    );
+    let links = Rtnetlink::open().and_then(|mut kernel| links(&mut kernel));
+    if links.is_ok_and(|links| links.iter().any(|link| *link.name == *LINK)) {
+        found.push(Leftover::Link);
+    }
     let name = || Name::from(TABLE);
     let tables = nftables::Names { table_v4: name(), table_v6: name(), service_ports: name() };
-    found.extend(nftables::is_in_use(&tables).unwrap_or(false).then_some(Leftover::Table));
+    if nftables::is_in_use(&tables).unwrap_or(false) {
+        found.push(Leftover::Table);
+    }
     found
 }
 
-/// The programs of every flavour that is installed.
-fn flavours() -> Vec<Programs> {
-    let both = [Flavour::Legacy, Flavour::Nft].into_iter().filter_map(|flavour| Programs::of(flavour).ok());
-    let both: Vec<Programs> = both.collect();
-    if both.is_empty() { Programs::detect().into_iter().collect() } else { both }
+fn rules(programs: &Programs) -> Vec<Leftover> {
+    let theirs = Family::ALL.into_iter().filter(|family| {
+        programs.save(*family).is_ok_and(|dump| chain_names(&dump).any(is_chain_of_services))
+    });
+    let named = theirs.map(|family| Leftover::Rules {
+        save: programs.program(family, "save"),
+        restore: programs.program(family, "restore"),
+    });
+    named.collect()
 }
 
-/// Whether a dump declares chains of services.
-fn is_kube_proxys(dump: &str) -> bool {
-    chain_names(dump)
-        .any(|name| CHAINS.contains(&name) || CHAIN_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+fn is_chain_of_services(name: &str) -> bool {
+    CHAINS.contains(&name) || CHAIN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -115,9 +112,10 @@ mod tests {
         let of_others = "*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-MARK-MASQ - [0:0]\n:KUBE-POSTROUTING - [0:0]\n\
                          :KUBE-KUBELET-CANARY - [0:0]\n:KUBE-ROUTER-HAIRPIN - [0:0]\nCOMMIT\n*filter\n\
                          :KUBE-FIREWALL - [0:0]\n:KUBE-ROUTER-SERVICES - [0:0]\n:KUBE-POD-FW-X - [0:0]\nCOMMIT\n";
-        assert!(!is_kube_proxys(of_others));
+        let theirs = |dump: &str| chain_names(dump).any(is_chain_of_services);
+        assert!(!theirs(of_others));
         for chain in ["KUBE-SERVICES", "KUBE-SVC-ERIFXISQEP7F7OF4", "KUBE-SEP-A", "KUBE-EXT-A"] {
-            assert!(is_kube_proxys(&format!("{of_others}*nat\n:{chain} - [0:0]\nCOMMIT\n")), "{chain}");
+            assert!(theirs(&format!("{of_others}*nat\n:{chain} - [0:0]\nCOMMIT\n")), "{chain}");
         }
     }
 

@@ -20,6 +20,7 @@ pub mod nftables;
 pub mod reconciler;
 pub mod route;
 pub mod row;
+pub mod rt_tables;
 pub mod rule;
 pub mod sysctl;
 mod words;

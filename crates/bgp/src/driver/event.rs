@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::config::Objection;
+use crate::config::{Objection, RemoteAsn};
 use crate::family::Family;
 use crate::graceful_restart::End;
 use crate::negotiated::Negotiated;
@@ -61,6 +61,8 @@ pub enum Event {
 pub struct PeerReport {
     /// Who.
     pub peer: IpAddr,
+    /// What it must say of itself.
+    pub remote_asn: RemoteAsn,
     /// Sessions and their history.
     pub status: Status,
     /// Prefixes it has told us, by family.

@@ -67,6 +67,7 @@ impl Core {
             .iter()
             .map(|(address, peer)| PeerReport {
                 peer: *address,
+                remote_asn: peer.config().remote_asn,
                 status: peer.status(),
                 received: Family::ALL.map(|f| (f, self.speaker.prefix_count(*address, f))).to_vec(),
                 told: Family::ALL.map(|f| (f, self.speaker.told_count(*address, f))).to_vec(),

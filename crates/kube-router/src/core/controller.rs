@@ -44,7 +44,8 @@ pub type Planned = (Owner, Vec<Claim>);
 /// An object, and all that is wrong with it now as this controller sees it; nothing if it is fine or gone.
 pub type Found = (ObjectRef, Vec<Objection>);
 
-/// Keys believed to be in the kernel inside a container: the real servers of a virtual server, the members of a set.
+/// Keys believed to be in the kernel: the one asked for, and what is inside of it, such as the real servers of a virtual
+/// server, the members of a set.
 pub type InKernel<'a> = &'a dyn Fn(&Key) -> Vec<Key>;
 
 /// What a controller needs around it. Fixed for the life of the process.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bgp::driver::PeerReport;
 use linux::conntrack::Flow;
 use linux::row::LaneName;
+use linux::rt_tables;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
@@ -51,6 +52,8 @@ pub enum Effect {
         /// Whether they are to be cut.
         forbidden: bool,
     },
+    /// This routing table should have this name, for people.
+    NameTable(u32, &'static str),
     /// Something the BGP speaker is to be or to announce.
     Speaker(Ask),
 }
@@ -80,7 +83,10 @@ impl Edges {
         let drains = ipvs.then(|| DrainWatch::start(core)).transpose()?;
         let flows = needs.flows.then(|| FlowWatch::start(core, metrics)).transpose()?;
         let passwords = options.bgp.peer_passwords_file.clone();
-        let speaker = needs.speaker.then(|| SpeakerEdge::start(&Handle::current(), passwords, core));
+        let speaker = needs
+            .speaker
+            .then(|| SpeakerEdge::start(&Handle::current(), passwords, core, metrics))
+            .transpose()?;
         Ok(Edges { drains, health_ports, flows, metrics: metrics.clone(), speaker })
     }
 
@@ -98,20 +104,19 @@ impl Edges {
     }
 
     pub(super) fn perform(&self, effect: Effect) {
+        let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         match effect {
+            Effect::NameTable(number, name) => name_table(number, name),
             Effect::WatchDrains(servers) => {
                 if let Some(drains) = &self.drains {
                     drains.watch(servers);
                 }
             }
             Effect::PolicySize { chains, sets } => {
-                let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
                 self.metrics.policy_chains.set(gauge(chains));
                 self.metrics.policy_ipsets.set(gauge(sets));
             }
-            Effect::HostRoutes(count) => {
-                self.metrics.host_routes_synced.set(i64::try_from(count).unwrap_or(i64::MAX));
-            }
+            Effect::HostRoutes(count) => self.metrics.host_routes_synced.set(gauge(count)),
             Effect::ReadFlows(addresses) => self.ask_flows(Question::Touching(addresses)),
             Effect::MarkFlows { flows, forbidden } => self.ask_flows(Question::Mark { flows, forbidden }),
             Effect::Speaker(ask) => {
@@ -127,5 +132,17 @@ impl Edges {
         if let Some(flows) = &self.flows {
             flows.ask(question);
         }
+    }
+}
+
+/// On a thread of its own: a file system may be slow. What fails is said; the table works without.
+fn name_table(number: u32, name: &'static str) {
+    let work = move || {
+        if let Err(error) = rt_tables::ensure(number, name) {
+            tracing::info!("{error}; `ip` shows the table as {number}");
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("rt_tables".to_owned()).spawn(work) {
+        tracing::info!("naming the routing table {name}: {error}; `ip` shows it as {number}");
     }
 }

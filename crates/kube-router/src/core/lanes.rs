@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use super::backend::Backend;
 use super::controller::Needs;
 use super::input::Input;
+use crate::metrics::MetricsError;
 use crate::names;
 use crate::network_services::base;
 use crate::options::Options;
@@ -44,6 +45,9 @@ pub enum LaneError {
         /// Why.
         source: io::Error,
     },
+    /// The speaker's metrics clash with others.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// rtnetlink could not be opened.
     #[error("watching links and addresses: {0}")]
     Monitor(linux::netlink::Error),

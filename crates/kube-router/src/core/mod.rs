@@ -340,8 +340,10 @@ impl Core {
         for running in self.controllers.iter_mut().filter(|running| running.planning) {
             loop {
                 let reconciler = &self.reconciler;
-                let inside =
-                    |container: &Key| reconciler.contents(container).map(|(key, _)| key.clone()).collect();
+                let inside = |key: &Key| {
+                    let itself = reconciler.actual(key).is_some().then_some(key).into_iter();
+                    itself.chain(reconciler.contents(key).map(|(key, _)| key)).cloned().collect()
+                };
                 let planned = running.controller.plan(inputs, now, &inside);
                 if planned.is_empty() {
                     break;

@@ -142,16 +142,34 @@ impl Reporter {
         if lane == LaneName::Ipvs {
             self.programmed();
         }
-        let routes = outcomes.iter().filter(|(key, outcome)| outcome.is_ok() && is_host_route(key));
-        for (key, _) in routes {
-            let counter =
-                if wanted(key) { &self.metrics.host_routes_added } else { &self.metrics.host_routes_removed };
-            counter.inc();
+        if lane == LaneName::Route {
+            self.learned_routes(outcomes, took.unwrap_or_default(), wanted);
         }
         for (key, outcome) in outcomes {
             if outcome.is_err() {
                 self.metrics.refusals.with_label_values(&[key.table().as_str()]).inc();
             }
+        }
+    }
+
+    /// Counts routes of the main table: those are learned. `wanted` says whether a row is to be there.
+    fn learned_routes(
+        &self,
+        outcomes: &[(Key, Result<(), Refusal>)],
+        took: f64,
+        wanted: impl Fn(&Key) -> bool,
+    ) {
+        let learned = |key: &Key| matches!(key, Key::Route { table: names::route::TABLE_MAIN, .. });
+        let mut any = false;
+        for (key, _) in outcomes.iter().filter(|(key, outcome)| learned(key) && outcome.is_ok()) {
+            any = true;
+            match wanted(key) {
+                true => self.metrics.host_routes_added.inc(),
+                false => self.metrics.host_routes_removed.inc(),
+            }
+        }
+        if any {
+            self.metrics.host_routes_sync_time.observe(took);
         }
     }
 
@@ -177,9 +195,8 @@ impl Reporter {
                     self.metrics.routes_sync_time.observe(took);
                 }
             }
-            LaneName::Route => self.metrics.host_routes_sync_time.observe(took),
             LaneName::Ipvs => self.metrics.ipvs_services_sync_time.observe(took),
-            LaneName::Sysctl | LaneName::Cni => {}
+            LaneName::Route | LaneName::Sysctl | LaneName::Cni => {}
         }
     }
 
@@ -258,11 +275,6 @@ impl Reporter {
             }
         }
     }
-}
-
-/// A route of ours that is not the local one of a service address.
-fn is_host_route(key: &Key) -> bool {
-    matches!(key, Key::Route { table, .. } if *table != names::route::TABLE_LOCAL)
 }
 
 fn is_policys(chain: &str) -> bool {

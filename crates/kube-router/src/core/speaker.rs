@@ -6,22 +6,28 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bgp::config::RemoteAsn;
 use bgp::driver::{self, Event, Handle, PeerReport};
 use bgp::speaker;
 use bgp::{Attributes, NextHop};
+use prometheus::IntCounter;
 use tokio::runtime;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::input::{Input, News};
+use crate::metrics::{BgpPeer, BgpPeers, Metrics, MetricsError};
 use crate::network_routes::speaker::Ask;
 use crate::secret::Secret;
 
 /// Paths told to the core at once, at the most.
 const BATCH: usize = 1024;
+/// How long a scrape waits for the speaker.
+const PEERS_PATIENCE: Duration = Duration::from_secs(2);
 /// How often the file of passwords is looked at: mounted secrets change by a new link, which nothing announces.
 const PASSWORDS_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -32,6 +38,7 @@ pub(super) struct SpeakerEdge {
     /// Ends when the speaker has.
     heard: JoinHandle<()>,
     runtime: runtime::Handle,
+    metrics: Metrics,
 }
 
 impl SpeakerEdge {
@@ -40,15 +47,18 @@ impl SpeakerEdge {
         runtime: &runtime::Handle,
         passwords: Option<PathBuf>,
         core: &Sender<Input>,
-    ) -> SpeakerEdge {
+        metrics: &Metrics,
+    ) -> Result<SpeakerEdge, MetricsError> {
         // Pauses that differ from those of other nodes, which start with us after a power cut.
         let seed = RandomState::new().hash_one(std::process::id());
         let (handle, events) = driver::start(runtime, seed);
-        let heard = runtime.spawn(hear(events, core.clone()));
+        metrics.attach_bgp_peers(Arc::new(Peers(handle.clone())))?;
+        let received = metrics.bgp_advertisements_received.clone();
+        let heard = runtime.spawn(hear(events, core.clone(), received));
         if let Some(path) = passwords {
             runtime.spawn(watch_passwords(path, core.clone()));
         }
-        SpeakerEdge { handle, heard, runtime: runtime.clone() }
+        Ok(SpeakerEdge { handle, heard, runtime: runtime.clone(), metrics: metrics.clone() })
     }
 
     /// Ends the sessions; with graceful restart on, peers are left without a word and keep our paths.
@@ -68,9 +78,22 @@ impl SpeakerEdge {
 
     pub(super) fn ask(&self, ask: Ask) {
         match ask {
-            Ask::Configure(wish) => self.handle.configure(wish.0, wish.1),
+            Ask::Configure(wish) => {
+                let _timer = self.metrics.bgp_internal_peers_sync_time.start_timer();
+                self.handle.configure(wish.0, wish.1);
+            }
             Ask::Paths(changes) => {
-                for (prefix, next_hop) in changes {
+                for (prefix, next_hop, of_pods) in changes {
+                    let kind = match (of_pods, next_hop.is_some()) {
+                        (true, true) => Some("pod-route"),
+                        (false, true) => Some("advertise-vip"),
+                        (false, false) => Some("withdraw-vip"),
+                        // Upstream never does, and has no name for it.
+                        (true, false) => None,
+                    };
+                    if let Some(kind) = kind {
+                        self.metrics.bgp_advertisements_sent.with_label_values(&[kind]).inc();
+                    }
                     match next_hop {
                         Some(next_hop) => {
                             self.handle.announce(prefix, Attributes::local(NextHop::from(next_hop)))
@@ -83,7 +106,45 @@ impl SpeakerEdge {
     }
 }
 
-async fn hear(mut events: Receiver<Event>, core: Sender<Input>) {
+/// What a scrape asks the speaker.
+#[derive(Debug)]
+struct Peers(Handle);
+
+impl BgpPeers for Peers {
+    /// Blocks until the speaker answers. One that is idle or has ended knows nobody.
+    fn read(&self) -> Vec<BgpPeer> {
+        let answer = self.0.peers();
+        let reports = tokio::runtime::Handle::try_current()
+            .ok()
+            .and_then(|runtime| runtime.block_on(tokio::time::timeout(PEERS_PATIENCE, answer)).ok()?.ok());
+        reports.unwrap_or_default().into_iter().map(peer_of).collect()
+    }
+}
+
+fn peer_of(report: PeerReport) -> BgpPeer {
+    let by_family = |counts: Vec<(bgp::Family, usize)>| {
+        counts.into_iter().map(|(family, count)| (family_name(family), count)).collect()
+    };
+    BgpPeer {
+        address: report.peer,
+        asn: match report.remote_asn {
+            RemoteAsn::Exactly(asn) => Some(asn.get()),
+            RemoteAsn::Internal | RemoteAsn::External | RemoteAsn::Any => None,
+        },
+        state: report.status.state.to_string(),
+        received: by_family(report.received),
+        told: by_family(report.told),
+    }
+}
+
+fn family_name(family: bgp::Family) -> &'static str {
+    match family {
+        bgp::Family::Ipv4Unicast => "ipv4",
+        bgp::Family::Ipv6Unicast => "ipv6",
+    }
+}
+
+async fn hear(mut events: Receiver<Event>, core: Sender<Input>, received: IntCounter) {
     let mut burst = Vec::with_capacity(BATCH);
     while events.recv_many(&mut burst, BATCH).await > 0 {
         let mut selected = Vec::new();
@@ -92,6 +153,7 @@ async fn hear(mut events: Receiver<Event>, core: Sender<Input>) {
                 Event::Routes(speaker::Event::Selected { prefix, paths }) => {
                     // A path of our own is nothing to route by.
                     let best = paths.first().filter(|path| path.peer.is_some());
+                    received.inc_by(u64::from(best.is_some()));
                     selected.push((prefix, best.map(|path| path.attributes.next_hop.global)));
                 }
                 Event::Routes(speaker::Event::SelectionBegan(family)) => {

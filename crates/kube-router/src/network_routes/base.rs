@@ -3,9 +3,12 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use linux::cni::CniConfig;
 use linux::reconciler::Claim;
-use linux::row::{ChainKey, Family, FilterTable, Key, Link, LinkKind, Name, Position, Row};
+use linux::row::{
+    ChainKey, Family, FilterTable, Key, Link, LinkKind, Name, Position, Route, RouteKind, Row, Scope,
+};
 use linux::rule::{Action, Match, Rule};
 
 use super::{egress, overlay};
@@ -23,6 +26,9 @@ fn settings(family: Family) -> [(&'static str, &'static str); 2] {
 
 /// Written before anything IPv6, where IPv6 is asked for.
 const IPV6_ON: (&str, &str) = ("net/ipv6/conf/all/disable_ipv6", "0");
+
+/// Packets are answered with "unreachable" (`RTN_UNREACHABLE`).
+const UNREACHABLE: u8 = 7;
 
 /// Paths of all settings.
 pub fn setting_paths() -> impl Iterator<Item = &'static str> {
@@ -49,7 +55,33 @@ pub fn claims(node: &ThisNode, options: &Options) -> Vec<Claim> {
         claims.extend(egress::claims(family, node, options));
     }
     claims.extend(overlay::rules(node, options.routes.overlay));
+    claims.extend(discards(node, options));
     claims
+}
+
+/// Whoever tells a range attracts what is sent to any address in it. What no service has must end here: by the way to
+/// everything it would come back. Service addresses of this node are local, which comes first. Not where another
+/// program serves them, which may look at packets only after they have a route.
+fn discards(node: &ThisNode, options: &Options) -> Vec<Claim> {
+    if !options.bgp.advertise.aggregate || !options.controllers.service_proxy {
+        return Vec::new();
+    }
+    let families: Vec<Family> = node.families().collect();
+    let ranges = options.service_ips.ranges().filter(|range| families.contains(&Family::of_net(range)));
+    let discard = |destination: IpNet| {
+        let route = Route {
+            kind: RouteKind::Other(UNREACHABLE),
+            // As the kernel shows it.
+            link: destination.addr().is_ipv6().then(|| Name::from("lo")),
+            via: None,
+            source: None,
+            scope: Scope::Universe,
+            protocol: names::route::PROTOCOL,
+        };
+        let key = Key::Route { table: names::route::TABLE_MAIN, destination, link: None };
+        Claim::new(key, Row::Route(Box::new(route)))
+    };
+    ranges.map(discard).collect()
 }
 
 fn cni(node: &ThisNode, mtu: Option<u32>) -> Claim {

@@ -1,18 +1,21 @@
 //! The network routes as the core knows them: from events to dirty keys, from dirty keys to plans and wishes.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use linux::reconciler::{Gate, Reconciler};
-use linux::row::Name;
+use linux::row::{Key, Name};
 
 use super::{NetworkRoutes, Subject, base, describe, scope, seen, speaker};
 use crate::core::{Controller, Effect, Found, InKernel, Inputs, Needs, News, Planned};
 use crate::explain::Explanation;
 use crate::kube::model::{Kind, Node, ObjectName};
+use crate::names;
 use crate::node::Facts;
 use crate::objection::Objection;
-use crate::options::{Options, set_passwords_from_file};
+use crate::options::{Options, Overlay, set_passwords_from_file};
 use crate::owner::Owner;
 use crate::status::Status;
 use crate::store::Dirty;
@@ -32,6 +35,12 @@ impl Controller for NetworkRoutes {
     }
 
     fn begin(&mut self, inputs: Inputs<'_>) {
+        // It has an address once a pod was wired, and loses it only with the machine. We never give it one.
+        let on_bridge = |link: &Name| **link == *names::link::BRIDGE;
+        self.forwarded = inputs.node.facts.addresses.iter().any(|(link, _)| on_bridge(link));
+        if inputs.options.routes.overlay != Overlay::Off {
+            self.effects.push(Effect::NameTable(names::route::TABLE_OVERLAY, names::route::OVERLAY_NAME));
+        }
         self.own_node_changed(inputs);
         let services: Vec<ObjectName> = inputs.store.services().map(|service| service.id.clone()).collect();
         services.iter().for_each(|id| self.service_changed(id, inputs));
@@ -70,7 +79,7 @@ impl Controller for NetworkRoutes {
         None
     }
 
-    fn plan(&mut self, inputs: Inputs<'_>, now: Instant, _in_kernel: InKernel<'_>) -> Vec<Planned> {
+    fn plan(&mut self, inputs: Inputs<'_>, now: Instant, in_kernel: InKernel<'_>) -> Vec<Planned> {
         self.settle(inputs, now);
         let mut planned: Vec<Planned> = Vec::new();
         if std::mem::take(&mut self.dirty_base) {
@@ -81,10 +90,11 @@ impl Controller for NetworkRoutes {
             planned.push((Subject::Node(name).into(), claims));
         }
         for prefix in self.learned.take_dirty() {
-            planned.push((Subject::Learned(prefix).into(), self.plan_learned(&prefix, inputs)));
+            let claims = self.plan_learned(&prefix, inputs);
+            planned.push((Subject::Learned(prefix).into(), claims));
         }
         self.count_routes();
-        self.tell_speaker(inputs);
+        self.tell_speaker(inputs, in_kernel);
         planned
     }
 
@@ -131,28 +141,39 @@ impl NetworkRoutes {
         let all_up = self.mesh.keys().all(|peer| self.up.contains(peer));
         self.heard_at = if all_up { self.heard_at.or(Some(now + HEARD)) } else { None };
         let heard = self.heard_at.is_some_and(|at| now >= at);
-        let restarts_gracefully = inputs.options.bgp.graceful_restart.is_some();
+        let restarts_gracefully = inputs.options.bgp.graceful_restart.is_some() && self.forwarded;
         self.converged = self.selects() && (heard || now >= settled || restarts_gracefully);
     }
 
-    fn tell_speaker(&mut self, inputs: Inputs<'_>) {
+    fn tell_speaker(&mut self, inputs: Inputs<'_>, in_kernel: InKernel<'_>) {
         let Some(own) = &inputs.node.object else { return };
         if std::mem::take(&mut self.dirty_speaker) {
             let mut flags = inputs.options.bgp.peers.clone();
             let mut objections = Vec::new();
             let read = self.passwords.as_ref().map(|text| set_passwords_from_file(&mut flags, text.reveal()));
             objections.extend(read.and_then(Result::err).map(|reason| unreadable_passwords(own, reason)));
-            let (ask, found) = speaker::configure(own, &self.mesh, &flags, inputs.options);
+            let (ask, found) = speaker::configure(own, &self.mesh, &flags, self.forwarded, inputs.options);
             objections.extend(found);
             let object = ObjectName::cluster_wide(own.name.clone()).of_kind(Kind::Node);
             self.found.push((object, objections));
             self.effects.extend(ask.map(Effect::Speaker));
         }
-        let changes = self.told.take_changes(inputs.node);
+        // Where another program serves the addresses, it is for that one to be in time.
+        let programmed = |ip: IpAddr| {
+            !inputs.options.controllers.service_proxy
+                || inputs.node.has_ip(ip)
+                || !in_kernel(&service_address(ip)).is_empty()
+        };
+        let changes = self.told.take_changes(inputs.node, programmed);
         if !changes.is_empty() {
             self.effects.push(Effect::Speaker(speaker::Ask::Paths(changes)));
         }
     }
+}
+
+/// The row that says that an address is served: it comes after its first virtual server.
+fn service_address(ip: IpAddr) -> Key {
+    Key::Address { link: names::link::DUMMY.into(), net: IpNet::from(ip) }
 }
 
 fn unreadable_passwords(own: &Node, reason: String) -> Objection {

@@ -84,6 +84,8 @@ pub struct NetworkRoutes {
     heard_at: Option<Instant>,
     /// Routes nobody advertises may go.
     converged: bool,
+    /// The node forwarded for pods when we came: somebody ran here before, and what it wrote works.
+    forwarded: bool,
     dirty_base: bool,
     dirty_speaker: bool,
     dirty_nodes: BTreeSet<Name>,
@@ -144,11 +146,11 @@ impl NetworkRoutes {
     /// A Service or its endpoints changed. O(its addresses + endpoints).
     fn service_changed(&mut self, id: &ObjectName, inputs: Inputs<'_>) {
         let Inputs { store, node, options } = inputs;
-        let addresses = store.service(id).map(|service| {
+        let wishes = store.service(id).map(|service| {
             let endpoints = store.endpoints(id).map(|(_, endpoint)| endpoint);
             service_paths::advertised(service, endpoints, &node.name, options)
         });
-        self.told.service(id, addresses.unwrap_or_default());
+        self.told.service(id, wishes.unwrap_or_default());
     }
 
     fn plan_node(&self, name: &Name, inputs: Inputs<'_>) -> Vec<Claim> {

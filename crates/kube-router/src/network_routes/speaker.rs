@@ -26,12 +26,13 @@ pub enum Ask {
     Paths(Vec<PathChange>),
 }
 
-/// The speaker of a node, and what is wrong with what its Node object asks for. A node that cannot say who it is leaves the
-/// speaker as it was. O(peers).
+/// The speaker of a node, and what is wrong with what its Node object asks for. `forwarded`: the node forwarded for pods
+/// before this agent came. A node that cannot say who it is leaves the speaker as it was. O(peers).
 pub fn configure(
     own: &Node,
     mesh: &BTreeMap<IpAddr, Peer>,
     flags: &[ExternalPeer],
+    forwarded: bool,
     options: &Options,
 ) -> (Option<Ask>, Vec<Objection>) {
     let asn = match identity::asn(own, &options.bgp) {
@@ -59,9 +60,10 @@ pub fn configure(
             restart_time: restart.restart,
             deferral: restart.deferral,
             stale_time: restart.restart,
-            // Whoever ran here before left its routes in the kernel, and they are kept.
-            restarting: true,
-            forwarding_kept: Families::all(),
+            // Whoever ran here before left its routes in the kernel, and they are kept. A machine that has just booted
+            // has none, and nobody waits for it.
+            restarting: forwarded,
+            forwarding_kept: if forwarded { Families::all() } else { Families::NONE },
         }),
         peers: all.map(|(address, peer)| (*address, peer.config.clone())).collect(),
     };

@@ -55,6 +55,9 @@ pub(super) struct BgpFlags {
     /// Advertise load-balancer IPs to external peers
     #[arg(long, default_value = "false")]
     advertise_loadbalancer_ip: Switch,
+    /// Advertise the ranges that services have their IPs from in place of each IP, but for IPs that only local endpoints serve
+    #[arg(long, default_value = "false")]
+    advertise_aggregate: Switch,
     /// Put this node as next hop into what external peers are told
     #[arg(long, default_value = "false")]
     override_nexthop: Switch,
@@ -163,6 +166,8 @@ pub struct Advertise {
     pub external_ip: bool,
     /// Load-balancer IPs.
     pub load_balancer_ip: bool,
+    /// Ranges in place of the IPs in them.
+    pub aggregate: bool,
 }
 
 /// Timing of BFD (RFC 5880).
@@ -210,6 +215,7 @@ impl Bgp {
                 cluster_ip: flags.advertise_cluster_ip.0,
                 external_ip: flags.advertise_external_ip.0,
                 load_balancer_ip: flags.advertise_loadbalancer_ip.0,
+                aggregate: flags.advertise_aggregate.0,
             },
             override_next_hop: flags.override_nexthop.0,
             peer_passwords_file: (flags.peer_router_passwords.is_empty()

@@ -45,6 +45,11 @@ pub struct ServiceIps {
 }
 
 impl ServiceIps {
+    /// All ranges, host bits zero.
+    pub fn ranges(&self) -> impl Iterator<Item = IpNet> {
+        self.cluster.iter().chain(&self.external).chain(&self.load_balancer).map(IpNet::trunc)
+    }
+
     pub(super) fn read(flags: ServiceIpFlags, families: Families, given: &Given) -> Result<Self, BadFlag> {
         let checked = |flag: &str, uses: Vec<List<Cidr>>| {
             let nets: Vec<IpNet> = items(uses).into_iter().map(|cidr| cidr.0).collect();

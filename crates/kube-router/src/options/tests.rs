@@ -3,8 +3,9 @@
 use super::*;
 
 /// Every flag with its type and default: those of kube-router v2.11 but for the defaults of `--run-router` and the
-/// three sync periods, and the four older names.
+/// three sync periods, and the four older names; `--advertise-aggregate` is ours.
 const FLAGS: &[(&str, &str, &str)] = &[
+    ("advertise-aggregate", "bool", "false"),
     ("advertise-cluster-ip", "bool", "false"),
     ("advertise-external-ip", "bool", "false"),
     ("advertise-loadbalancer-ip", "bool", "false"),

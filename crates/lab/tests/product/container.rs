@@ -43,9 +43,9 @@ pub(crate) struct Containerd {
 }
 
 impl Containerd {
-    /// Starts it and hands it the image of this build.
-    pub(crate) async fn start(node: &Arc<Node>) -> Self {
-        let image = image::archive();
+    /// Starts it and hands it a tag of the image of this build.
+    pub(crate) async fn start(node: &Arc<Node>, tag: &str) -> Self {
+        let image = image::archive(tag);
         let archive = image.path().join("image.tar");
         let daemon = node.namespace().run(daemon).unwrap();
         let containerd = Self { node: Arc::clone(node), daemon };

@@ -13,6 +13,8 @@ use crate::container::{Containerd, Pod};
 use crate::{agent, manifests};
 
 const SOON: Duration = Duration::from_secs(120);
+/// The tag of the manifests.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The pod of a variant, in which the user has put this API server.
 fn pod_of(variant: &str, server: &str) -> Pod {
@@ -137,13 +139,37 @@ async fn the_firewall_variant_works_with_its_privileges() {
     let cluster = node().await;
     let pod = pod_of("kube-router-firewall-daemonset.yaml", "");
     make_host_paths(&cluster, &pod);
-    let containerd = Containerd::start(cluster.node(1).unwrap()).await;
+    let containerd = Containerd::start(cluster.node(1).unwrap(), VERSION).await;
     // As if nobody had prepared the node: the agent has to write it, by the way of /host.
     tool(&cluster, "sysctl -q -w net.bridge.bridge-nf-call-iptables=0");
     life(&cluster, &containerd, &pod, async || {
         let rules = tool(&cluster, "iptables-save -t filter");
         assert!(rules.contains("-j KUBE-ROUTER-FORWARD"), "{rules}");
         assert_eq!(tool(&cluster, "sysctl -n net.bridge.bridge-nf-call-iptables").trim(), "1");
+    })
+    .await;
+}
+
+/// The same from the image that holds the agent alone, by nftables.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_firewall_variant_works_without_any_program() {
+    let cluster = node().await;
+    let (_, mut documents) = manifests()
+        .into_iter()
+        .find(|(path, _)| path.ends_with("kube-router-firewall-daemonset.yaml"))
+        .unwrap();
+    let tag = format!("{VERSION}-nft");
+    let set = documents.iter_mut().find(|document| document["kind"] == "DaemonSet").unwrap();
+    let container = &mut set["spec"]["template"]["spec"]["containers"][0];
+    container["image"] = json!(format!("kube-router:{tag}"));
+    container["args"].as_array_mut().unwrap().push(json!("--firewall-backend=nftables"));
+    let pod = Pod::of(documents);
+    make_host_paths(&cluster, &pod);
+    let containerd = Containerd::start(cluster.node(1).unwrap(), &tag).await;
+    life(&cluster, &containerd, &pod, async || {
+        let rules = tool(&cluster, "nft list ruleset");
+        assert!(rules.contains("chain KUBE-ROUTER-FORWARD"), "{rules}");
+        assert!(!tool(&cluster, "iptables-save").contains("KUBE-"));
     })
     .await;
 }
@@ -156,7 +182,7 @@ async fn all_services_work_with_their_privileges() {
     let pod = pod_of("kube-router-all-service-daemonset.yaml", "");
     without_cni(&cluster);
     make_host_paths(&cluster, &pod);
-    let containerd = Containerd::start(cluster.node(1).unwrap()).await;
+    let containerd = Containerd::start(cluster.node(1).unwrap(), VERSION).await;
     let keys =
         [("net.ipv4.ip_forward", "1"), ("net.ipv4.vs.conntrack", "1"), ("net.ipv4.vs.conn_reuse_mode", "0")];
     tool(&cluster, "sysctl -q -w net.ipv4.ip_forward=0");
@@ -223,7 +249,7 @@ async fn the_generic_variant_works_by_the_pods_account() {
     let pod = pod_of("generic-kuberouter.yaml", &server(&cluster));
     without_cni(&cluster);
     make_host_paths(&cluster, &pod);
-    let containerd = Containerd::start(cluster.node(1).unwrap()).await;
+    let containerd = Containerd::start(cluster.node(1).unwrap(), VERSION).await;
     installs_cni(&cluster, &containerd, &pod);
     tool(&cluster, "sysctl -q -w net.ipv4.ip_forward=0");
     life(&cluster, &containerd, &pod, async || {

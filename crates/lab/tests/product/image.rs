@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use lab::process::{command, run};
 use serde_json::Value;
@@ -20,19 +21,24 @@ fn build(output: &Path) {
     });
 }
 
-/// The image of this build as `image.tar` in a folder, for a runtime to import; built if it is older than the agent.
-pub(crate) fn archive() -> tempfile::TempDir {
+/// One tag of the image of this build as `image.tar` in a folder, for a runtime to import; built if it is older than the
+/// agent.
+pub(crate) fn archive(tag: &str) -> tempfile::TempDir {
     let folder = root().join(KEPT);
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     let age = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
     if age(&folder.join("oci/index.json")) < age(&agent()) {
         build(&folder);
     }
+    drop(building);
     let archive = tempfile::tempdir().unwrap();
     let layout = archive.path().join("oci");
     run(command("cp").arg("-r").arg(folder.join("oci")).arg(&layout)).unwrap();
-    // Without the tag nobody runs: unpacking is dear in the VM.
-    let unused = format!("{}:{}-nft", layout.display(), env!("CARGO_PKG_VERSION"));
-    run(command("umoci").args(["rm", "--image", &unused])).unwrap();
+    // Without what nobody runs: unpacking is dear in the VM.
+    let version = env!("CARGO_PKG_VERSION");
+    let unused = if tag == version { format!("{version}-nft") } else { version.to_owned() };
+    run(command("umoci").args(["rm", "--image", &format!("{}:{unused}", layout.display())])).unwrap();
     run(command("umoci").args(["gc", "--layout"]).arg(&layout)).unwrap();
     run(command("tar").arg("-C").arg(&layout).arg("-cf").arg(archive.path().join("image.tar")).arg("."))
         .unwrap();

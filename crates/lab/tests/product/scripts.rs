@@ -15,11 +15,15 @@ const PLUGINS: &str = "/usr/lib/cni";
 struct Place {
     etc: tempfile::TempDir,
     bin: tempfile::TempDir,
+    /// Stands for the agent.
+    agent: tempfile::NamedTempFile,
 }
 
 impl Place {
     fn new() -> Self {
-        Self { etc: tempfile::tempdir().unwrap(), bin: tempfile::tempdir().unwrap() }
+        let agent = tempfile::NamedTempFile::new().unwrap();
+        run(command("chmod").arg("755").arg(agent.path())).unwrap();
+        Self { etc: tempfile::tempdir().unwrap(), bin: tempfile::tempdir().unwrap(), agent }
     }
 
     /// Exit status and all that was printed.
@@ -30,7 +34,8 @@ impl Place {
             .arg(root().join("packaging/image/install-cni"))
             .arg(text)
             .arg(PLUGINS)
-            .arg(self.bin.path());
+            .arg(self.bin.path())
+            .arg(self.agent.path());
         let output = script.env("KUBE_ROUTER_CNI_CONF_FILE", self.etc.path().join(OURS)).output().unwrap();
         let said = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8(said).unwrap())
@@ -89,4 +94,17 @@ fn a_file_that_comes_first_is_named() {
 fn without_a_text_it_says_what_to_mount() {
     let (done, said) = Place::new().install(Path::new("/nonexistent/cni-conf.json"));
     assert!(!done && said.contains("kube-router-cfg"), "{said}");
+}
+
+/// The agent's own plugin is replaced when the image is a newer one.
+#[test]
+fn our_own_plugin_follows_the_agent() {
+    let (place, text) = (Place::new(), root().join("cni/10-kuberouter.conflist"));
+    let plugin = place.bin.path().join("kube-router-cni");
+    for version in ["first", "second"] {
+        fs::write(place.agent.path(), version).unwrap();
+        assert!(place.install(&text).0);
+        assert_eq!(fs::read_to_string(&plugin).unwrap(), version);
+    }
+    assert_eq!(place.install(&text).1, "");
 }

@@ -1,14 +1,23 @@
-//! Pod routing end to end: agents with nothing but the routes controller, judged by packets between pods and by `ip`.
-//! Nodes in one subnet need no tunnels, so this runs on every kernel; what tunnels is in [`overlay`].
+//! Pod routing end to end: whole agents, judged by packets between pods, by `ip`, and by routers of other makes.
+//! Agents that route only, in one subnet, run on every kernel; what needs tunnels is in [`overlay`], what needs IPVS in
+//! [`services`].
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::float_cmp,
     reason = "a test"
 )]
 
+mod above;
 mod direct;
+mod documented;
+mod live;
+mod mixed;
 mod overlay;
+mod reflectors;
+mod restart;
+mod services;
 mod setup;

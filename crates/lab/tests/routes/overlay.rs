@@ -1,22 +1,29 @@
 //! Nodes of different subnets: tunnels between them, plain and in UDP. Needs a kernel with `ipip`, `ip6tnl` and FoU.
 
-use crate::setup::{everyone_reaches_everyone, ip, knows, routed};
+use lab::cluster::Cluster;
+use serde_json::json;
+
+use crate::setup::{PATIENCE, annotate, established, everyone_reaches_everyone, ip, knows, routed, until};
+
+fn tunnels(cluster: &Cluster, node: usize) -> Vec<String> {
+    let links = ip(cluster, node, "link show");
+    let names = links.iter().filter_map(|link| link["ifname"].as_str());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with("tun-")).map(str::to_owned).collect();
+    names.sort();
+    names.dedup();
+    names
+}
 
 async fn story(flags: &[&str], tunnels_of_node_1: usize) {
     let cluster = routed(3, 2, flags).await;
     everyone_reaches_everyone("through tunnels", &cluster, &[1, 2, 3]).await;
     knows(&cluster, 1, &[2, 3]).await;
-    let links = ip(&cluster, 1, "link show");
-    let tunnels: std::collections::BTreeSet<&str> = links
-        .iter()
-        .filter_map(|link| link["ifname"].as_str())
-        .filter(|name| name.starts_with("tun-"))
-        .collect();
+    let tunnels = tunnels(&cluster, 1);
     assert_eq!(tunnels.len(), tunnels_of_node_1, "{tunnels:?}");
     let rules = cluster.on_node(1, "ip rule").unwrap();
-    assert!(rules.contains("lookup 77"), "{rules}");
+    assert!(rules.contains("lookup kube-router"), "{rules}");
     // Taken away by somebody: back, with the routes over it.
-    let first = tunnels.iter().next().unwrap();
+    let first = &tunnels[0];
     cluster.on_node(1, &format!("ip link del {first}")).unwrap();
     everyone_reaches_everyone("with the tunnel put back", &cluster, &[1, 2, 3]).await;
     knows(&cluster, 1, &[2, 3]).await;
@@ -33,4 +40,54 @@ async fn subnets_are_joined_by_plain_tunnels() {
 #[ignore = "vm: needs FoU"]
 async fn every_node_is_joined_by_tunnels_in_udp() {
     story(&["--overlay-type=full", "--overlay-encap=fou"], 4).await;
+}
+
+/// A node that ran the Go kube-router has its tunnels under other names, made by `ip`: they are used as they are.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "vm: needs ipip"]
+async fn tunnels_of_upstream_are_taken_over() {
+    let mut cluster = routed(2, 2, &[]).await;
+    everyone_reaches_everyone("through tunnels", &cluster, &[1, 2]).await;
+    assert_eq!(cluster.take_agent(1).unwrap().stop(PATIENCE), Some(0));
+    let namespace = cluster.node(1).unwrap().namespace();
+    for name in tunnels(&cluster, 1) {
+        namespace.ip(&format!("link del {name}\n")).unwrap();
+    }
+    let (own, other) = (cluster.node(1).unwrap().addresses(), cluster.node(2).unwrap().addresses());
+    // Names as upstream makes them: of a hash of the address without its dots and colons.
+    namespace
+        .ip(&format!(
+            "link add name tun-7a11c0ffee0 type ipip remote {} local {} ttl inherit nopmtudisc\n\
+             link add name tun-7a11c0ffee1 type ip6tnl remote {} local {} mode any\n\
+             link set tun-7a11c0ffee0 up\nlink set tun-7a11c0ffee1 up\n",
+            other[0], own[0], other[1], own[1]
+        ))
+        .unwrap();
+    cluster.start_agent(1).unwrap();
+    cluster.agents_ready(PATIENCE).await.unwrap();
+    knows(&cluster, 1, &[2]).await;
+    everyone_reaches_everyone("through the tunnels that were there", &cluster, &[1, 2]).await;
+    assert_eq!(tunnels(&cluster, 1), ["tun-7a11c0ffee0", "tun-7a11c0ffee1"]);
+}
+
+/// Two subnets and reflectors: clients of one subnet reach those of the other through tunnels, in both families.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "vm: needs ipip"]
+async fn reflectors_join_two_subnets() {
+    let cluster = routed(4, 2, &[]).await;
+    for node in 1..=4 {
+        let role = if node <= 2 { "server" } else { "client" };
+        annotate(&cluster, node, json!({ format!("kube-router.io/rr.{role}"): "42" }));
+    }
+    for node in 1..=4 {
+        established(&cluster, node, if node <= 2 { 3 } else { 2 }).await;
+        knows(&cluster, node, &(1..=4).filter(|other| *other != node).collect::<Vec<_>>()).await;
+    }
+    everyone_reaches_everyone("through reflectors and tunnels", &cluster, &[1, 2, 3, 4]).await;
+    // Nodes 2 and 4 are in the other subnet.
+    until("tunnels of node 3", || match tunnels(&cluster, 3).len() {
+        4 => Ok(()),
+        count => Err(format!("{count}")),
+    })
+    .await;
 }

@@ -5,33 +5,45 @@ use std::time::Duration;
 
 use lab::api_server::Resource;
 use lab::cluster::{Cluster, eventually};
+use lab::node::Families;
 use lab::probe::{Protocol, matrix};
 use serde_json::{Value, json};
 
 /// Longer than anything here takes on a loaded machine; a condition that is met ends the wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-const PORT: u16 = 8080;
+pub(crate) const PORT: u16 = 8080;
 
-pub(crate) const ROUTER_ONLY: [&str; 4] =
-    ["--run-router=true", "--run-service-proxy=false", "--run-firewall=false", "--enable-ipv6=true"];
+pub(crate) const ROUTER_ONLY: [&str; 5] = [
+    "--run-router=true",
+    "--run-service-proxy=false",
+    "--run-firewall=false",
+    "--enable-ipv6=true",
+    "--metrics-port=20241",
+];
 
-/// Nodes in `segments` subnets, a pod on each, agents started, nothing awaited but that agents are ready.
+/// Nodes of both families in `segments` subnets, a pod on each, agents started, nothing awaited but that agents are ready.
 pub(crate) async fn routed(nodes: u8, segments: u8, more: &[&str]) -> Cluster {
+    routed_in(Families::Dual, nodes, segments, more).await
+}
+
+/// The same, of these families.
+pub(crate) async fn routed_in(families: Families, nodes: u8, segments: u8, more: &[&str]) -> Cluster {
     let flags = ROUTER_ONLY.iter().chain(more).map(|flag| (*flag).to_owned());
-    let builder = Cluster::builder().nodes(nodes).segments(segments).dual_stack().route_pods(false);
+    let builder = Cluster::builder().nodes(nodes).segments(segments).families(families).route_pods(false);
     let mut cluster = builder.agent_flags(flags).start().await.unwrap();
     for index in 1..=usize::from(nodes) {
         pod(&cluster, index);
-        cluster.start_agent(index).unwrap();
     }
-    cluster.agents_ready(PATIENCE).await.unwrap_or_else(|error| panic!("{error}"));
+    // The first to come finds nothing in any cache.
+    cluster.agents_ready(3 * PATIENCE).await.unwrap_or_else(|error| panic!("{error}"));
     cluster
 }
 
-fn pod(cluster: &Cluster, index: usize) {
+/// `pod-INDEX` on its node, with the label `app: web`.
+pub(crate) fn pod(cluster: &Cluster, index: usize) {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": { "name": format!("pod-{index}"), "namespace": "default" },
+        "metadata": { "name": format!("pod-{index}"), "namespace": "default", "labels": { "app": "web" } },
         "spec": {
             "nodeName": format!("node-{index}"),
             "containers": [{ "name": "c", "image": "lab", "ports": [
@@ -48,7 +60,7 @@ pub(crate) fn addresses(cluster: &Cluster, index: usize) -> Option<Vec<IpAddr>> 
     Some(ips.iter().filter_map(|ip| ip["ip"].as_str()?.parse().ok()).collect())
 }
 
-/// Every pod asks every other, in both families, until each is answered by whom it asked and seen as who it is.
+/// Every pod asks every other, in every family, until each is answered by whom it asked and seen as who it is.
 pub(crate) async fn everyone_reaches_everyone(what: &str, cluster: &Cluster, pods: &[usize]) {
     eventually(PATIENCE, || ask_everyone(cluster, pods))
         .await
@@ -82,7 +94,8 @@ async fn ask_everyone(cluster: &Cluster, pods: &[usize]) -> Result<(), String> {
 /// `ip -j` on a node, both families.
 pub(crate) fn ip(cluster: &Cluster, node: usize, what: &str) -> Vec<Value> {
     let families = ["-4", "-6"].map(|family| {
-        let text = cluster.on_node(node, &format!("ip -j {family} {what}")).unwrap();
+        // A question about a prefix is none to the other family.
+        let text = cluster.on_node(node, &format!("ip -j {family} {what}")).unwrap_or_default();
         serde_json::from_str::<Vec<Value>>(text.trim()).unwrap_or_default()
     });
     families
@@ -101,17 +114,63 @@ pub(crate) fn learned(cluster: &Cluster, node: usize) -> Vec<String> {
     to
 }
 
+/// The pod ranges of these nodes, sorted.
+pub(crate) fn ranges(cluster: &Cluster, nodes: &[usize]) -> Vec<String> {
+    let all = nodes.iter().flat_map(|index| cluster.node(*index).unwrap().pod_ranges().to_vec());
+    let mut wanted: Vec<String> = all.map(|range| range.to_string()).collect();
+    wanted.sort();
+    wanted
+}
+
 /// Waits until a node has routes to exactly the pod ranges of these nodes.
 pub(crate) async fn knows(cluster: &Cluster, node: usize, others: &[usize]) {
-    let mut wanted: Vec<String> = others
-        .iter()
-        .flat_map(|index| cluster.node(*index).unwrap().pod_ranges().to_vec())
-        .map(|range| range.to_string())
-        .collect();
-    wanted.sort();
+    let wanted = ranges(cluster, others);
     let look = || async {
         let there = learned(cluster, node);
         if there == wanted { Ok(()) } else { Err(format!("node {node} has {there:?} instead of {wanted:?}")) }
     };
-    eventually(PATIENCE, look).await.unwrap_or_else(|error| panic!("{error}"));
+    let log = || std::fs::read_to_string(cluster.agent_log(node).unwrap()).unwrap_or_default();
+    eventually(PATIENCE, look).await.unwrap_or_else(|error| panic!("{error}\n{}", log()));
+}
+
+/// Waits until `ask` is content.
+pub(crate) async fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
+    let asked = eventually(PATIENCE, || std::future::ready(ask())).await;
+    asked.unwrap_or_else(|error| panic!("{what}: {error}"))
+}
+
+/// `/metrics` of a node's agent, by curl.
+pub(crate) fn metrics(cluster: &Cluster, node: usize) -> String {
+    let v4 = cluster.node(node).unwrap().addresses().iter().any(IpAddr::is_ipv4);
+    let host = if v4 { "127.0.0.1" } else { "[::1]" };
+    cluster.on_node(node, &format!("curl -s -m 10 http://{host}:20241/metrics")).unwrap_or_default()
+}
+
+/// Sum of the values whose name and labels begin with `name` and contain all of `labels`.
+pub(crate) fn metric(text: &str, name: &str, labels: &[&str]) -> f64 {
+    let of = |line: &&str| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with([' ', '{']))
+            && labels.iter().all(|label| line.contains(label))
+    };
+    let values = text.lines().filter(of).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum()
+}
+
+/// Waits until a node's agent says of so many peers that they are established.
+pub(crate) async fn established(cluster: &Cluster, node: usize, peers: usize) {
+    until(&format!("{peers} peers of node {node}"), || {
+        let text = metrics(cluster, node);
+        let up = metric(&text, "kube_router_bgp_peer_info", &["state=\"established\""]);
+        let info =
+            || text.lines().filter(|line| line.contains("bgp_peer_info")).collect::<Vec<_>>().join("\n");
+        if up == peers as f64 { Ok(()) } else { Err(info()) }
+    })
+    .await;
+}
+
+/// Merges annotations into a Node; `null` removes one.
+pub(crate) fn annotate(cluster: &Cluster, node: usize, annotations: Value) {
+    let patch = json!({ "metadata": { "annotations": annotations } });
+    cluster.api().patch(Resource::Nodes, None, &format!("node-{node}"), &patch).unwrap();
 }

@@ -181,7 +181,7 @@ impl Programs {
 
 /// The legacy tables this network namespace has; reading the list creates none, unlike asking for a table. It is
 /// the calling thread's namespace, which need not be that of `/proc/net`.
-pub(crate) fn legacy_tables_exist(family: Family) -> bool {
+pub fn legacy_tables_exist(family: Family) -> bool {
     let file = match family {
         Family::V4 => "/proc/thread-self/net/ip_tables_names",
         Family::V6 => "/proc/thread-self/net/ip6_tables_names",

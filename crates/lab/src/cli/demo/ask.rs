@@ -68,7 +68,7 @@ fn probe(cluster: &Cluster, client: &Client) -> Result<Probe, Failure> {
         Client::Node(number) => {
             cluster.node_probe(*number).map_err(|error| Failure::Other(error.to_string()))
         }
-        Client::Outside(_) => Ok(cluster.outside_probe()),
+        Client::Outside(_) | Client::Router => Ok(cluster.outside_probe()),
     }
 }
 

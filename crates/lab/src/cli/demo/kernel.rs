@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use lab::cluster::Cluster;
 use lab::probe::Protocol;
 
-use super::question::{Client, Question, Way};
+use super::question::{Client, Question, Source, Way};
 
 /// Virtual servers with the number of their real servers.
 type Table = BTreeMap<(Protocol, SocketAddr), usize>;
@@ -43,7 +43,9 @@ pub(super) fn lacking(cluster: &Cluster, number: usize, questions: &[Question]) 
 fn wanted(number: usize, questions: &[Question]) -> Table {
     let here = |question: &&Question| match question.way {
         Way::ClusterIp | Way::Hairpin => true,
-        Way::NodePort | Way::ExternalIp | Way::LoadBalancerIp => question.client == Client::Outside(number),
+        Way::NodePort => question.client == Client::Outside(number),
+        // Where traffic is to stay local nodes differ; the connections will tell.
+        Way::ExternalIp | Way::LoadBalancerIp => question.source != Source::Client,
         Way::NodePortWithoutBackend => false,
     };
     let row = |question: &Question| ((question.protocol, question.to), question.backends.len());

@@ -4,6 +4,7 @@
 //! what their outcomes mean ([`verdict`]), what is shown ([`table`]). Here is the order of the steps.
 
 mod ask;
+mod bgp;
 mod kernel;
 mod policy;
 mod progress;
@@ -43,10 +44,10 @@ pub(super) struct Flags {
     agent_flags: Vec<String>,
 }
 
-/// What the agents are started with besides `--master` and `--hostname-override`.
+/// What the agents are started with besides `--master`, `--hostname-override` and what they are told of the router.
 const AGENT_FLAGS: [&str; 6] = [
     "--enable-ipv6",
-    "--run-router=false",
+    "--run-router=true",
     "--run-firewall=true",
     "--service-cluster-ip-range=10.96.0.0/16,fd96::/112",
     "--service-external-ip-range=203.0.113.0/24,2001:db8:113::/48",
@@ -66,9 +67,14 @@ const PROGRAMMING: Duration = Duration::from_secs(20);
 pub(super) fn run(flags: Flags) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Runtime::new()?;
     let progress = Progress::new();
-    let agent_flags: Vec<String> =
-        AGENT_FLAGS.map(str::to_owned).into_iter().chain(flags.agent_flags).collect();
-    let builder = Cluster::builder().nodes(3).families(Families::Dual).agent_flags(agent_flags.clone());
+    let agent_flags: Vec<String> = AGENT_FLAGS
+        .map(str::to_owned)
+        .into_iter()
+        .chain(bgp::agent_flags())
+        .chain(flags.agent_flags)
+        .collect();
+    let builder = Cluster::builder().nodes(3).families(Families::Dual).route_pods(false);
+    let builder = builder.agent_flags(agent_flags.clone());
     let mut cluster = progress.step("an API server, three nodes (namespaces), IPv4 and IPv6", |_| {
         Ok((runtime.block_on(builder.start())?, String::new()))
     })?;
@@ -112,6 +118,10 @@ fn show(
         let said = cluster.kubectl(["apply".as_ref(), "-f".as_ref(), examples.as_os_str()])?;
         Ok(((), format!("{} objects", said.lines().count())))
     })?;
+    let router = progress
+        .step("a router outside of the cluster (FRR), which peers with the nodes by BGP", |_| {
+            Ok((bgp::start(cluster)?, String::new()))
+        })?;
     let _outside = runtime.block_on(cluster.outside_probe().serve(Protocol::Tcp, OUTSIDE_PORT))?;
     progress.step("pods, wired by the CNI plugins bridge and host-local", |_| {
         let count = runtime.block_on(cluster.pods_ready(STARTING))?;
@@ -122,12 +132,24 @@ fn show(
     if questions.is_empty() {
         return Err(format!("{} has no service that could be asked", examples.display()).into());
     }
-    cluster.outside().namespace().ip(&question::routes(&state, &questions))?;
+    progress.step("routes to the pods of other nodes, by BGP between the nodes", |line| {
+        let count = runtime.block_on(bgp::pods_routed(cluster, line))?;
+        Ok(((), format!("{count} routes")))
+    })?;
+    cluster.outside().namespace().ip(&question::routes(&questions, &router.addresses()))?;
     let mut wrong = progress.step("services into IPVS of each node", |line| {
         let late = runtime.block_on(programmed(cluster, &questions, line));
         let outcome = if late.is_empty() { "complete" } else { "NOT complete" };
         Ok((late, outcome.to_owned()))
     })?;
+    let expected = bgp::expected(&state);
+    let unknown = progress.step("service addresses into the router, by BGP from each node", |line| {
+        let late = runtime.block_on(bgp::learned(cluster, &router, &expected, line));
+        let outcome =
+            format!("{} addresses{}", expected.len(), if late.is_empty() { "" } else { ", NOT complete" });
+        Ok((late, outcome))
+    })?;
+    wrong.extend(unknown);
     let rows = progress.step("connections, by every way in", |line| {
         let judged = runtime.block_on(ask::all(cluster, &state, &questions, line));
         let count: usize = judged.iter().map(|(question, _)| question.times).sum();
@@ -137,6 +159,7 @@ fn show(
         Ok((rows, format!("{count} made")))
     })?;
     println!("\n{}\n{}\n", table::render(&rows, progress::columns()), table::LEGEND);
+    println!("{}\n{}\n", bgp::table(cluster, &expected, progress::columns()), bgp::LEGEND);
     if examples.join(policy::FOLDER).is_dir() {
         wrong.extend(policy::show(cluster, &state, examples, progress, runtime)?);
         println!();

@@ -28,6 +28,8 @@ pub(super) enum Client {
     Node(usize),
     /// The host outside; its connections enter by the node of this number, from 1.
     Outside(usize),
+    /// The host outside; a router spreads its connections over the nodes that told it of the address.
+    Router,
 }
 
 /// Which address of the client the backend should see.
@@ -35,7 +37,7 @@ pub(super) enum Client {
 pub(super) enum Source {
     /// The client's own.
     Client,
-    /// The client's own, or one of the node it entered by if the backend is elsewhere.
+    /// The client's own, or one of the node it is on or entered by.
     ClientOrNode,
     /// The address that was asked: a pod that reaches itself.
     Service,
@@ -59,11 +61,6 @@ pub(super) struct Question {
     pub(super) source: Source,
 }
 
-/// The node that connections to external addresses enter by, unless a service is choosy: a router's one route.
-const EXTERNAL_ENTRY: usize = 1;
-/// The same for load-balancer addresses.
-const BALANCER_ENTRY: usize = 2;
-
 /// All questions, service by service.
 pub(super) fn all(state: &State) -> Vec<Question> {
     let mut questions = Vec::new();
@@ -73,8 +70,8 @@ pub(super) fn all(state: &State) -> Vec<Question> {
             questions.extend(asking.cluster_ip());
             questions.extend(asking.hairpin());
             questions.extend(asking.node_port());
-            questions.extend(asking.routed(&service.external_ips, Way::ExternalIp, EXTERNAL_ENTRY));
-            questions.extend(asking.routed(&service.balancer_ips, Way::LoadBalancerIp, BALANCER_ENTRY));
+            questions.extend(asking.routed(&service.external_ips, Way::ExternalIp));
+            questions.extend(asking.routed(&service.balancer_ips, Way::LoadBalancerIp));
         }
     }
     questions
@@ -93,9 +90,10 @@ impl Asking<'_> {
         let mut clients: Vec<Client> =
             self.state.nodes.iter().filter_map(|node| self.client_on(node)).collect();
         clients.extend((1..=self.state.nodes.len()).map(Client::Node));
-        let to = |client: &Client| {
-            self.questions(Way::ClusterIp, client, &self.service.cluster_ips, Source::Client)
-        };
+        // What pods send out of the cluster leaves as their node.
+        let outside = self.service.backends.values().any(String::is_empty);
+        let source = if outside { Source::ClientOrNode } else { Source::Client };
+        let to = |client: &Client| self.questions(Way::ClusterIp, client, &self.service.cluster_ips, source);
         clients.iter().flat_map(to).collect()
     }
 
@@ -129,16 +127,9 @@ impl Asking<'_> {
         questions
     }
 
-    /// From outside to addresses that are routed to one node.
-    fn routed(&self, addresses: &[IpAddr], way: Way, usual: usize) -> Vec<Question> {
-        let has_backend = |node: &Host| self.service.backends.values().any(|on| *on == node.name);
-        let choice = self.state.nodes.iter().position(has_backend).filter(|_| self.service.local);
-        let entry = choice.map_or(usual.min(self.state.nodes.len()), |index| index + 1);
-        let mut questions = self.questions(way, &Client::Outside(entry), addresses, self.outside_source());
-        if let Some(node) = self.state.nodes.get(entry.saturating_sub(1)) {
-            questions.iter_mut().for_each(|question| self.keep_local(question, node));
-        }
-        questions
+    /// From outside to addresses that the router knows.
+    fn routed(&self, addresses: &[IpAddr], way: Way) -> Vec<Question> {
+        self.questions(way, &Client::Router, addresses, self.outside_source())
     }
 
     /// With externalTrafficPolicy Local only backends of the entered node may answer.
@@ -192,14 +183,13 @@ fn as_client(pod: &Pod) -> Client {
 }
 
 /// `ip -batch` lines by which the outside host finds the addresses that no subnet leads to.
-pub(super) fn routes(state: &State, questions: &[Question]) -> String {
-    let mut lines = BTreeSet::new();
-    for question in questions.iter().filter(|q| matches!(q.way, Way::ExternalIp | Way::LoadBalancerIp)) {
-        let Client::Outside(entry) = question.client else { continue };
-        let node = entry.checked_sub(1).and_then(|at| state.nodes.get(at));
+pub(super) fn routes(questions: &[Question], router: &[IpAddr]) -> String {
+    let to_router = questions.iter().filter(|question| question.client == Client::Router);
+    let line = |question: &Question| {
         let to = question.to.ip();
-        let via = node.and_then(|node| node.addresses.iter().find(|hop| hop.is_ipv4() == to.is_ipv4()));
-        lines.extend(via.map(|via| format!("route replace {to} via {via}\n")));
-    }
+        let via = router.iter().find(|hop| hop.is_ipv4() == to.is_ipv4())?;
+        Some(format!("route replace {to} via {via}\n"))
+    };
+    let lines: BTreeSet<String> = to_router.filter_map(line).collect();
     lines.into_iter().collect()
 }

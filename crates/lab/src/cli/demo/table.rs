@@ -32,6 +32,7 @@ fn key(question: &Question) -> Key {
         Client::Pod { .. } => 0,
         Client::Node(_) => 1,
         Client::Outside(_) => 2,
+        Client::Router => 3,
     };
     (question.service, question.port, question.way, kind)
 }
@@ -100,6 +101,7 @@ fn describe(state: &State, question: &Question) -> String {
         Client::Pod { name, node, .. } => format!("pod {name} on {node}"),
         Client::Node(number) => format!("node-{number}"),
         Client::Outside(entry) => format!("outside, entering by node-{entry}"),
+        Client::Router => "outside, through the router".to_owned(),
     };
     format!("{service} at {} from {client}", question.to)
 }
@@ -130,6 +132,7 @@ fn from(group: &[&(Question, Verdict)]) -> String {
     let number = |client: &&Client| match client {
         Client::Pod { node, .. } => node.clone(),
         Client::Node(number) | Client::Outside(number) => format!("node-{number}"),
+        Client::Router => String::new(),
     };
     let nodes: BTreeSet<String> = clients.iter().map(number).collect();
     let nodes = list(nodes.into_iter().map(|node| node.trim_start_matches("node-").to_owned()));
@@ -138,6 +141,7 @@ fn from(group: &[&(Question, Verdict)]) -> String {
         Some((Client::Pod { .. }, _)) => format!("pods on nodes {nodes}"),
         Some((Client::Node(_), _)) => format!("nodes {nodes}"),
         Some((Client::Outside(_), _)) => format!("outside, by node {nodes}"),
+        Some((Client::Router, _)) => "outside, through the router".to_owned(),
         None => String::new(),
     }
 }

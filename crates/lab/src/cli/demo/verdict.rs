@@ -81,7 +81,7 @@ fn is_right(state: &State, question: &Question, seen: IpAddr) -> bool {
     match question.source {
         Source::Client => client,
         Source::ClientOrNode => {
-            client || entry(state, question).is_some_and(|node| node.addresses.contains(&seen))
+            client || entries(state, question).iter().any(|node| node.addresses.contains(&seen))
         }
         Source::Service => seen == question.to.ip(),
     }
@@ -106,14 +106,16 @@ fn addresses<'a>(state: &'a State, client: &Client) -> &'a [IpAddr] {
             found.map_or(&[], |pod| &pod.addresses)
         }
         Client::Node(number) => node(state, *number).map_or(&[], |node| &node.addresses),
-        Client::Outside(_) => &state.outside.addresses,
+        Client::Outside(_) | Client::Router => &state.outside.addresses,
     }
 }
 
-fn entry<'a>(state: &'a State, question: &Question) -> Option<&'a Host> {
-    match question.client {
-        Client::Outside(number) => node(state, number),
-        Client::Pod { .. } | Client::Node(_) => None,
+/// Nodes by which its connections may have come.
+fn entries<'a>(state: &'a State, question: &Question) -> Vec<&'a Host> {
+    match &question.client {
+        Client::Outside(number) | Client::Node(number) => node(state, *number).into_iter().collect(),
+        Client::Pod { node, .. } => state.nodes.iter().filter(|host| host.name == *node).collect(),
+        Client::Router => state.nodes.iter().collect(),
     }
 }
 

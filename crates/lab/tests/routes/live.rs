@@ -1,0 +1,161 @@
+//! What changes while agents run: peers, their passwords and AS numbers by annotation and file, and what others take
+//! away from the kernel. Nothing is restarted.
+
+use std::time::{Duration, Instant};
+
+use lab::cluster::Cluster;
+use lab::router::{Neighbour, Router, Software};
+use serde_json::json;
+
+use crate::above::{above, peers_with_all};
+use crate::setup::{annotate, everyone_reaches_everyone, ip, knows, ranges, routed, until};
+
+async fn session(router: &Router, cluster: &Cluster, node: usize, up: bool) {
+    let address = cluster.node(node).unwrap().addresses()[0];
+    until(&format!("the session with node {node} is {}", if up { "up" } else { "down" }), || {
+        let peering = router.peering(address).map_err(|error| error.to_string())?;
+        if peering.established == up { Ok(()) } else { Err(format!("{}\n{}", peering.said, router.log())) }
+    })
+    .await;
+}
+
+fn with_passwords(cluster: &Cluster, password: Option<&str>) -> lab::router::Config {
+    let mut config = peers_with_all(cluster, 1);
+    let set = |neighbour: &mut Neighbour| neighbour.password = password.map(str::to_owned);
+    config.neighbours.iter_mut().for_each(set);
+    config
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_come_and_go_with_the_node_object() {
+    let cluster = routed(2, 1, &["--bgp-holdtime=9s"]).await;
+    let mut router = above(&cluster, 1, Software::Frr);
+    // The consolidated annotation, with a password; then another password; then none of it.
+    let peer = |password: &str| {
+        json!({ "kube-router.io/peers":
+            format!("- remoteip: 172.31.0.101\n  remoteasn: 65000\n  password: {password}\n") })
+    };
+    annotate(&cluster, 1, peer("aHVudGVyMg=="));
+    router.start(with_passwords(&cluster, Some("hunter2"))).unwrap();
+    session(&router, &cluster, 1, true).await;
+    annotate(&cluster, 1, peer("aHVudGVyMw=="));
+    router.start(with_passwords(&cluster, Some("hunter3"))).unwrap();
+    session(&router, &cluster, 1, true).await;
+    let log = std::fs::read_to_string(cluster.agent_log(1).unwrap()).unwrap();
+    assert!(!log.contains("hunter"), "secrets stay secret: {log}");
+    knows(&cluster, 1, &[2]).await;
+    annotate(&cluster, 1, json!({ "kube-router.io/peers": null }));
+    session(&router, &cluster, 1, false).await;
+
+    // The older ones, on the other node; and one that cannot be read, which is named and disturbs nobody.
+    router.start(with_passwords(&cluster, None)).unwrap();
+    let lists = json!({ "kube-router.io/peer.ips": "172.31.0.101", "kube-router.io/peer.asns": "65000" });
+    annotate(&cluster, 2, lists);
+    session(&router, &cluster, 2, true).await;
+    annotate(&cluster, 2, json!({ "kube-router.io/node.bgp.communities": "nonsense" }));
+    until("the bad annotation is named", || {
+        let status = cluster.on_node(2, "curl -s http://127.0.0.1:20241/metrics").unwrap_or_default();
+        let log = std::fs::read_to_string(cluster.agent_log(2).unwrap()).unwrap();
+        let named = ["node-2", "node.bgp.communities", "nonsense"].iter().all(|word| log.contains(word));
+        if named { Ok(()) } else { Err(format!("{log}\n{status}")) }
+    })
+    .await;
+    session(&router, &cluster, 2, true).await;
+    knows(&cluster, 1, &[2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords_change_with_their_file() {
+    let file = "/run/passwords";
+    let write = |cluster: &Cluster, node: usize, password: &str| {
+        let text = format!("{password}\n");
+        let namespace = cluster.node(node).unwrap().namespace();
+        namespace.run(move || std::fs::write(file, text)).unwrap().unwrap();
+    };
+    let flags = [
+        "--peer-router-ips=172.31.0.101",
+        "--peer-router-asns=65000",
+        "--peer-router-passwords-file=/run/passwords",
+        "--bgp-holdtime=9s",
+    ];
+    let cluster = routed(2, 1, &flags).await;
+    let mut router = above(&cluster, 1, Software::Frr);
+    for (password, in_base64) in [("first", "Zmlyc3Q="), ("second", "c2Vjb25k")] {
+        (1..=2).for_each(|node| write(&cluster, node, in_base64));
+        router.start(with_passwords(&cluster, Some(password))).unwrap();
+        for node in [1, 2] {
+            session(&router, &cluster, node, true).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_peer_by_their_as_numbers() {
+    let cluster = routed(3, 1, &["--nodes-full-mesh=false"]).await;
+    let asn = |node: usize, asn: &str| annotate(&cluster, node, json!({ "kube-router.io/node.asn": asn }));
+    (1..=3).for_each(|node| asn(node, "64600"));
+    for node in 1..=3 {
+        knows(&cluster, node, &(1..=3).filter(|other| *other != node).collect::<Vec<_>>()).await;
+    }
+    asn(3, "64601");
+    knows(&cluster, 1, &[2]).await;
+    knows(&cluster, 3, &[]).await;
+    asn(3, "64600");
+    knows(&cluster, 1, &[2, 3]).await;
+    everyone_reaches_everyone("of one AS again", &cluster, &[1, 2, 3]).await;
+}
+
+/// A bound for machines that do much else; what is aimed at is a tenth of a second.
+const BACK: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_take_away_comes_back() {
+    let cluster = routed(2, 1, &[]).await;
+    knows(&cluster, 1, &[2]).await;
+    let own = ranges(&cluster, &[1]);
+    let rules = |cluster: &Cluster| {
+        let all = ip(cluster, 1, "rule show");
+        all.iter().filter(|rule| rule["table"] == "77" || rule["table"] == "kube-router").count()
+    };
+    until("rules of the overlay", || match rules(&cluster) {
+        2 => Ok(()),
+        count => Err(format!("{count}")),
+    })
+    .await;
+    let shown = cluster.on_node(1, "ip rule").unwrap();
+    assert!(shown.contains("lookup kube-router"), "the table has its name: {shown}");
+    let taken = Instant::now();
+    for range in &ranges(&cluster, &[2]) {
+        let family = if range.contains(':') { "-6" } else { "-4" };
+        cluster.on_node(1, &format!("ip {family} route del {range}")).unwrap();
+    }
+    for range in &own {
+        let family = if range.contains(':') { "-6" } else { "-4" };
+        cluster.on_node(1, &format!("ip {family} rule del from {range} lookup 77")).unwrap();
+    }
+    knows(&cluster, 1, &[2]).await;
+    until("rules of the overlay", || match rules(&cluster) {
+        2 => Ok(()),
+        count => Err(format!("{count}")),
+    })
+    .await;
+    let took = taken.elapsed();
+    assert!(took < BACK, "{took:?}");
+    println!("routes and rules were back {took:?} after the first was taken");
+
+    // A route that leads elsewhere is put right, one of somebody else's is left alone.
+    let range = ranges(&cluster, &[2]).into_iter().find(|range| !range.contains(':')).unwrap();
+    cluster.on_node(1, &format!("ip route replace {range} via 172.31.0.1 proto 17")).unwrap();
+    cluster.on_node(1, "ip route add 192.0.2.0/24 via 172.31.0.1 proto static").unwrap();
+    until("the route leads to node 2 again", || {
+        let routes = ip(&cluster, 1, &format!("route show {range}"));
+        let hop = cluster.node(2).unwrap().addresses()[0].to_string();
+        if routes.iter().any(|route| route["gateway"] == hop) { Ok(()) } else { Err(format!("{routes:?}")) }
+    })
+    .await;
+    assert!(!ip(&cluster, 1, "route show 192.0.2.0/24").is_empty());
+    // The link goes down and comes up: the kernel says nothing of the routes it drops.
+    let lines = "link set eth0 down\nlink set eth0 up\naddr replace fd31::b/64 dev eth0 nodad\n";
+    cluster.node(1).unwrap().namespace().ip(lines).unwrap();
+    knows(&cluster, 1, &[2]).await;
+}
