@@ -117,9 +117,12 @@ fn turns<T: Copy>(
     Ok(all)
 }
 
+/// What one phase took.
+type Phase = fn(&Times) -> Taken;
+
 fn tables_lines(what: &str, times: &Best<Times>) -> Vec<Line> {
     let mut lines = Vec::new();
-    let parts: [(&str, fn(&Times) -> Taken); 3] = [
+    let parts: [(&str, Phase); 3] = [
         ("told", |times| times.converge),
         ("each path replaced", |times| times.churn),
         ("withdrawn", |times| times.withdraw),
