@@ -4,7 +4,7 @@
 use lab::chaos::{Options, run};
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "vm: needs IPVS"]
+#[ignore = "by hand: `make chaos SHORT=1`; not all drills hold yet, see docs/reliability.md"]
 async fn drills_lose_nothing() {
     let started = std::time::Instant::now();
     let progress = |step: &str| eprintln!("{:>5.0} s  {step}", started.elapsed().as_secs_f64());
