@@ -62,7 +62,7 @@ bench-bgp: deps ## The part about BGP alone: the speaker beside BIRD and GoBGP, 
 	@cargo build --release --workspace --bins --examples
 	@$(BUILT)/release/lab bench --only bgp $(if $(QUICK),--quick); held=$$?; \
 	cargo bench --quiet -p bgp --bench tables -- $(if $(QUICK),quick); exit $$held
-chaos: build ## Faults of every kind under connections, as often and as long as promised (SHORT=1: a few times); about an hour
+chaos: build ## Faults of every kind under connections, as often and as long as promised (SHORT=1: a few times); an hour and more
 	@KUBE_ROUTER_LAB_TIMEOUT=7200 $(LAB) chaos $(if $(SHORT),--short)
 
 ##@ Other
