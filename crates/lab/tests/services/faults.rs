@@ -144,11 +144,7 @@ async fn api_server_hangs(cluster: &mut Cluster, probe: &Probe, cells: &[Cell]) 
     assert_eq!(status, 200, "{body}");
     set_ready(cluster, "web-2", false);
     assert_eq!(snapshot(cluster, 1), before, "without an answer nothing changes");
-    cluster.faults().set_availability(Availability::Serving);
-    programmed(cluster, 1).await;
-    reach("the change made while it hung", cells, &["web-1"]).await;
-    set_ready(cluster, "web-2", true);
-    reach("and a change after", cells, &["web-1", "web-2"]).await;
+    is_back(cluster, cells, "the change made while it hung").await;
     none_failed("with the API server hanging and back", asking).await;
 }
 
@@ -174,14 +170,20 @@ async fn api_server_gone(cluster: &mut Cluster, probe: &Probe, cells: &[Cell]) {
     assert_eq!(snapshot(cluster, 1), before, "without API server nothing changes");
     // What happens meanwhile is caught up with.
     set_ready(cluster, "web-2", false);
-    faults.set_availability(Availability::Serving);
-    programmed(cluster, 1).await;
-    reach("the change made while it was away", cells, &["web-1"]).await;
-    set_ready(cluster, "web-2", true);
-    reach("and a change after", cells, &["web-1", "web-2"]).await;
+    is_back(cluster, cells, "the change made while it was away").await;
     none_failed("with the API server gone and back", asking).await;
     let (status, body) = http(cluster, 1, "http://127.0.0.1:20244/healthz");
     assert_eq!(status, 200, "{body}");
+}
+
+/// The API server serves again: what changed meanwhile, which is that web-2 is not ready, is caught up with; so is what comes
+/// after.
+async fn is_back(cluster: &Cluster, cells: &[Cell], about: &str) {
+    cluster.faults().set_availability(Availability::Serving);
+    programmed(cluster, 1).await;
+    reach(about, cells, &["web-1"]).await;
+    set_ready(cluster, "web-2", true);
+    reach("and a change after", cells, &["web-1", "web-2"]).await;
 }
 
 async fn watches_break(cluster: &Cluster, probe: &Probe) {
