@@ -15,14 +15,15 @@ use linux::route::{Rtnetlink, links};
 use linux::row::{Family, Name};
 
 /// Chains of services. Those of the kubelet are named `KUBE-`, too, but not like these.
-const CHAINS: [&str; 3] = ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES"];
+const CHAINS: [&str; 4] =
+    ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL"];
 /// What chains of single services and endpoints begin with.
-const CHAIN_PREFIXES: [&str; 4] = ["KUBE-SVC-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-XLB-"];
+const CHAIN_PREFIXES: [&str; 5] = ["KUBE-SVC-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-XLB-", "KUBE-FW-"];
 /// Lines of a dump that are kube-proxy's, as `grep -E` says it: neither the kubelet's nor ours, so that the command may
 /// run while they do.
 const LINES: &str = "KUBE-(SERVICES|NODEPORTS|EXTERNAL-SERVICES|FORWARD|PROXY-|SVC-|SEP-|EXT-|XLB-|FW-)";
 /// The link that holds service addresses in its IPVS mode.
-const LINK: &str = "kube-ipvs0";
+pub(crate) const LINK: &str = "kube-ipvs0";
 /// Its table in nftables mode, of each family.
 const TABLE: &str = "kube-proxy";
 
@@ -99,7 +100,8 @@ fn rules(programs: &Programs) -> Vec<Leftover> {
     named.collect()
 }
 
-fn is_chain_of_services(name: &str) -> bool {
+/// Whether a chain of this name is kube-proxy's.
+pub(crate) fn is_chain_of_services(name: &str) -> bool {
     CHAINS.contains(&name) || CHAIN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 

@@ -1,6 +1,7 @@
 //! Rules: flavours of iptables, and what other programs left or keep there.
 
 use crate::doctor::{Check, Facts, Iptables};
+use crate::preflight;
 
 pub(in crate::doctor) fn all(facts: &Facts) -> Vec<Check> {
     let mut checks = vec![programs(facts)];
@@ -66,19 +67,12 @@ fn mixed(facts: &Facts) -> Option<Check> {
     }
 }
 
-/// Chains that kube-proxy makes. The kubelet's own (KUBE-MARK-…, KUBE-FIREWALL, KUBE-KUBELET-CANARY) are not among them.
-fn is_kube_proxys(chain: &str) -> bool {
-    ["KUBE-SVC-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-FW-"].iter().any(|prefix| chain.starts_with(prefix))
-        || ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-PROXY-FIREWALL", "KUBE-EXTERNAL-SERVICES"]
-            .contains(&chain)
-}
-
 fn kube_proxy(facts: &Facts) -> Check {
     let mut found = Vec::new();
-    if has_chain(facts, is_kube_proxys) {
+    if has_chain(facts, preflight::is_chain_of_services) {
         found.push("iptables chains (KUBE-SERVICES and its like)");
     }
-    if facts.links.keys().any(|name| **name == *"kube-ipvs0") {
+    if facts.links.keys().any(|name| **name == *preflight::LINK) {
         found.push("the link kube-ipvs0");
     }
     let is_its_table = |table: &String| table.ends_with(" kube-proxy");
