@@ -247,8 +247,9 @@ async fn core(start: Start, stop: &mut Stop) -> Result<(), RunError> {
         metrics.attach_service_counters(Arc::new(IpvsCounters::new(core.clone())))?;
         tokio::spawn(health_ports::follow(follow));
     }
+    let tuning = watch::Tuning::spread();
     for selection in needs.watches {
-        watch::start(client.clone(), selection, watch::Tuning::default(), core.clone());
+        watch::start(client.clone(), selection, tuning.clone(), core.clone());
     }
     stop.asked().await;
     let (done, ended) = tokio::sync::oneshot::channel();

@@ -27,7 +27,7 @@ const ALLOWED: [(&str, &str); 2] = [("x/b", "x/a"), ("y/b", "x/a")];
 const DENIED: [(&str, &str); 2] = [("z/b", "x/a"), ("y/a", "x/a")];
 
 /// The same policy in four spellings: what it means for the pairs above never changes.
-fn base(number: usize) -> Value {
+pub(crate) fn base(number: usize) -> Value {
     let b = json!({ "matchLabels": { "pod": "b" } });
     let others = json!({ "matchLabels": { "role": format!("client-{}", number % 7) } });
     let peer = match number % 4 {

@@ -27,3 +27,5 @@ mod operator;
 mod service_flows;
 mod stage;
 mod tables;
+mod takeover;
+mod upstream;

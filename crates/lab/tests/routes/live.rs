@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use lab::api_server::Resource;
 use lab::cluster::Cluster;
 use lab::router::{Neighbour, Router, Software};
 use serde_json::json;
@@ -103,6 +104,41 @@ async fn nodes_peer_by_their_as_numbers() {
     asn(3, "64600");
     knows(&cluster, 1, &[2, 3]).await;
     everyone_reaches_everyone("of one AS again", &cluster, &[1, 2, 3]).await;
+}
+
+/// A bound for machines that do much else; what is aimed at is a second.
+const REACHED: Duration = Duration::from_secs(10);
+
+/// The agent of a node waits until its object has an address; from then on the node is a peer of all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_reached_as_soon_as_it_has_an_address() {
+    let mut cluster = routed(3, 1, &[]).await;
+    everyone_reaches_everyone("in the beginning", &cluster, &[1, 2, 3]).await;
+    let api = cluster.api();
+    let addresses = api.get(Resource::Nodes, None, "node-3").unwrap()["status"]["addresses"].clone();
+    let set = |addresses| {
+        api.patch_status(Resource::Nodes, None, "node-3", &json!({ "addresses": addresses })).unwrap();
+    };
+    set(json!([]));
+    drop(cluster.take_agent(3));
+    knows(&cluster, 1, &[2]).await;
+    knows(&cluster, 2, &[1]).await;
+    let log = cluster.agent_log(3).unwrap();
+    let before = std::fs::read_to_string(&log).unwrap().len();
+    cluster.start_agent(3).unwrap();
+    until("the agent says what it waits for", || {
+        let text = std::fs::read_to_string(&log).unwrap().split_off(before);
+        if text.contains("nothing is programmed until there is one") { Ok(()) } else { Err(text) }
+    })
+    .await;
+    let given = Instant::now();
+    set(addresses);
+    knows(&cluster, 1, &[2, 3]).await;
+    knows(&cluster, 2, &[1, 3]).await;
+    let told = given.elapsed();
+    everyone_reaches_everyone("with one that was given an address", &cluster, &[1, 2, 3]).await;
+    println!("a node with a new address was in others' routes after {told:?}, reached after {:?}", given.elapsed());
+    assert!(told < REACHED, "{told:?}");
 }
 
 /// A bound for machines that do much else; what is aimed at is a tenth of a second.

@@ -68,9 +68,8 @@ impl Selection {
 /// Times and sizes. The default is for a real cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tuning {
-    /// The first list starts after a random part of this, so that the nodes of a cluster that starts do not all ask
-    /// at once.
-    pub start_within: Duration,
+    /// The first list starts after this.
+    pub start_after: Duration,
     /// Objects in a page of a list, if the server does not stream lists.
     pub page_size: u32,
     /// Shortest and longest pause after a failure; it doubles in between, and a random half of it is taken off.
@@ -86,10 +85,21 @@ pub struct Tuning {
     pub repeat: Duration,
 }
 
+/// The nodes of a cluster that starts do not all ask at once, but within this.
+const START: Duration = Duration::from_millis(200);
+
+impl Tuning {
+    /// The default, to start at a random moment. To be drawn once for all watches of a process: who needs several kinds
+    /// would otherwise wait for the last of them.
+    pub fn spread() -> Tuning {
+        Tuning { start_after: pause::part_of(START), ..Tuning::default() }
+    }
+}
+
 impl Default for Tuning {
     fn default() -> Tuning {
         Tuning {
-            start_within: Duration::from_millis(200),
+            start_after: Duration::ZERO,
             page_size: 500,
             pause: (Duration::from_millis(500), Duration::from_secs(30)),
             answer: Duration::from_secs(60),
@@ -169,7 +179,7 @@ impl<M: From<WatchEvent> + Send> Watch<M> {
     }
 
     async fn go_on<W: Wire>(&mut self) -> NobodyListens {
-        tokio::time::sleep(pause::part_of(self.tuning.start_within)).await;
+        tokio::time::sleep(self.tuning.start_after).await;
         let mut step = Step::List;
         loop {
             let began = Instant::now();

@@ -127,7 +127,7 @@ fn page(names: &[&str], version: u64, next: &str) -> Answer {
 
 fn quick() -> Tuning {
     Tuning {
-        start_within: Duration::ZERO,
+        start_after: Duration::ZERO,
         pause: (Duration::from_millis(2), Duration::from_millis(20)),
         ..Tuning::default()
     }
