@@ -3,7 +3,7 @@
 //! Decided here: that a program gets its input whole, that its output is read while it runs, that it is killed when its
 //! time is over, and that every start is counted. What to run, and what a failure means, is the caller's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -99,6 +99,16 @@ fn remember(program: &str, took: Duration) {
     }
 }
 
+/// Process ids of programs that are remembered after their start.
+const MOST_STARTED: usize = 64;
+
+static STARTED: Mutex<VecDeque<u32>> = Mutex::new(VecDeque::new());
+
+/// Whether the process with this id was started here, among the last 64. A program is known before it can have done anything.
+pub fn has_started(id: u32) -> bool {
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+}
+
 fn count(program: &str) {
     let counter = {
         let mut counters = COUNTERS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,12 +159,19 @@ fn spawn(program: &str, args: &[&str]) -> Result<Child, Error> {
     let mut command = Command::new(program);
     command.args(args).env("LC_ALL", "C").process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().map_err(|source| match source.kind() {
+    // Held during the start: who hears of what the program does asks for its id, and waits here until it is noted.
+    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    let child = command.spawn().map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => {
             Error::NotFound { program: program.to_owned(), package: debian_package(program) }
         }
         _ => Error::Start { program: program.to_owned(), source },
-    })
+    })?;
+    if started.len() == MOST_STARTED {
+        started.pop_front();
+    }
+    started.push_back(child.id());
+    Ok(child)
 }
 
 /// Writes the input beside reading the output, so that neither side waits for the other's full pipe.

@@ -9,12 +9,15 @@ use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use common::{in_netns, run};
 use linux::command;
 use linux::firewall::{FirewallLane, FirewallScope, ForeignPlace, SetsLane};
 use linux::iptables::tool::{Flavour, Programs};
 use linux::lane::{Change, Lane, ReadError, Refusal};
+use linux::nftables::monitor::Touched;
 use linux::row::{
     ChainKey, Family, FilterTable, Key, LaneName, Member, Name, Position, Protocol, Row, SetHeader, SetKey,
     SetKind,
@@ -502,4 +505,38 @@ fn masquerading_of_go_kube_router_is_found_and_removed() {
             assert_eq!(count(), 0, "ours is removed as well");
         });
     }
+}
+
+/// Of chains of the nft flavour the kernel tells: what others do to ours and to built-in ones, and nothing that we do.
+#[test]
+fn what_others_change_in_the_nft_flavour_is_told_and_what_we_change_is_not() {
+    in_netns(|| {
+        let (told, heard) = mpsc::channel();
+        let each = move |touched: Touched| {
+            let _ = told.send(touched);
+        };
+        let _monitor = linux::iptables::monitor::watch(scope(), each).unwrap();
+        let mut lane = FirewallLane::with_programs(scope(), Programs::of(Flavour::Nft).unwrap());
+        let key = ChainKey { family: Family::V6, table: FilterTable::Filter, name: "KUBE-POD-FW-A".into() };
+        let chain = Change {
+            key: Key::Chain(key),
+            from: None,
+            to: Some(Row::Chain([Rule::new([], Action::Accept)].into())),
+            after: Vec::new(),
+        };
+        lane.apply(&[chain]).into_iter().for_each(|outcome| outcome.unwrap());
+        lane.read().unwrap();
+        run(&["ip6tables-nft", "-N", "THEIRS"]);
+        run(&["ip6tables-nft", "-A", "THEIRS", "-j", "ACCEPT"]);
+        assert_eq!(heard.recv_timeout(Duration::from_millis(500)), Err(mpsc::RecvTimeoutError::Timeout));
+        let rules = Touched { sets: false, rules: true };
+        for foreign in [
+            ["ip6tables-nft", "-F", "KUBE-POD-FW-A"].as_slice(),
+            &["iptables-nft", "-A", "FORWARD", "-j", "ACCEPT"],
+            &["nft", "flush", "ruleset"],
+        ] {
+            run(foreign);
+            assert_eq!(heard.recv_timeout(Duration::from_secs(30)), Ok(rules), "{foreign:?}");
+        }
+    });
 }

@@ -4,10 +4,11 @@
 //! [`crate::node::Facts`] say of it. What the other one holds is enforced until ours is complete ([`super::leftovers`]).
 
 use linux::firewall::{self, FirewallScope};
-use linux::iptables::tool::Programs;
+use linux::iptables;
+use linux::iptables::tool::{Flavour, Programs};
 use linux::lane::Lane;
 use linux::netlink::OwnPorts;
-use linux::nftables::monitor::Monitor;
+use linux::nftables::monitor::{Monitor, Touched};
 use linux::nftables::{self, Names, obstacles};
 use linux::row::LaneName;
 use tokio::sync::mpsc::Sender;
@@ -138,17 +139,28 @@ impl Backend {
         }
     }
 
-    /// Reports what others change, from now on. With iptables nobody tells; it is found at the next audit.
-    pub(super) fn watch(&self, core: &Sender<Input>) -> Result<Option<Monitor>, LaneError> {
-        let Backend::Nftables(ports) = self else { return Ok(None) };
+    /// Reports what others change, from now on. Nobody tells of legacy tables, nor of IP sets: that is found at the next
+    /// audit.
+    pub(super) fn watch(
+        &self,
+        scope: &FirewallScope,
+        core: &Sender<Input>,
+    ) -> Result<Option<Monitor>, LaneError> {
         let core = core.clone();
-        let monitor = Monitor::spawn(nftables_names(), ports.clone(), move |touched| {
+        let reread = move |touched: Touched| {
             let lanes = [(touched.sets, LaneName::Sets), (touched.rules, LaneName::Firewall)];
             for (_, lane) in lanes.into_iter().filter(|(touched, _)| *touched) {
                 // The core is gone only when the process ends.
                 let _ = core.blocking_send(Input::Reread(lane));
             }
-        });
-        Ok(Some(monitor?))
+        };
+        let monitor = match self {
+            Backend::Nftables(ports) => Monitor::spawn(nftables_names(), ports.clone(), reread)?,
+            Backend::Iptables(programs) if programs.flavour() == Flavour::Nft => {
+                iptables::monitor::watch(scope.clone(), reread)?
+            }
+            Backend::Iptables(_) => return Ok(None),
+        };
+        Ok(Some(monitor))
     }
 }

@@ -201,6 +201,7 @@ impl Core {
             .collect();
         collect::watches(&self.store, kinds.into_iter(), &mut status);
         collect::rows(&self.reconciler, &mut status);
+        collect::announced(&self.store, &mut status);
         collect::objections(self.store.objections().iter(), &mut status);
         let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
         for running in &self.controllers {

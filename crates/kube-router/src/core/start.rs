@@ -102,7 +102,7 @@ impl Core {
             ready,
             firewall: backend.map(Backend::name),
             leftovers: backend.map(|backend| Leftovers::beside(backend, &needs.firewall, &options)),
-            _monitor: backend.map(|backend| backend.watch(&sender)).transpose()?.flatten(),
+            _monitor: backend.map(|backend| backend.watch(&needs.firewall, &sender)).transpose()?.flatten(),
             audit: needs.audit,
             audit_at: Instant::now() + needs.audit,
             options,

@@ -3,7 +3,9 @@
 use linux::reconciler::Reconciler;
 use linux::row::{Key, Row};
 
-use super::{BackendState, ObjectionState, RefusedRow, ServiceState, Status, TableState, WatchState};
+use super::{
+    AnnouncedState, BackendState, ObjectionState, RefusedRow, ServiceState, Status, TableState, WatchState,
+};
 use crate::kube::model::{Kind, ObjectName};
 use crate::objection::Objection;
 use crate::owner::Owner;
@@ -41,6 +43,17 @@ pub fn watches(store: &Store, kinds: impl Iterator<Item = Kind>, status: &mut St
         broken: store.broken(kind).map(str::to_owned),
     });
     status.watches = watches.collect();
+}
+
+/// Adds pods of which only the CNI plugin knows the addresses.
+pub fn announced(store: &Store, status: &mut Status) {
+    let pods = store.announced().map(|(told, known)| AnnouncedState {
+        pod: told.id.to_string(),
+        container: told.container.to_string(),
+        addresses: told.ips.iter().map(ToString::to_string).collect(),
+        known,
+    });
+    status.announced = pods.collect();
 }
 
 /// Adds objections.

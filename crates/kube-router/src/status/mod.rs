@@ -40,6 +40,8 @@ pub struct Status {
     pub services: Vec<ServiceState>,
     /// Pods of this node, with the policies that restrict them.
     pub policies: Vec<PodState>,
+    /// Pods that are wired here and that the API server does not show with their addresses yet.
+    pub announced: Vec<AnnouncedState>,
     /// BGP peers.
     pub peers: Vec<PeerState>,
     /// Prefixes learned from BGP peers, and the ways to them.
@@ -144,6 +146,20 @@ pub struct PodState {
     pub egress: Vec<String>,
     /// Its rules are in the kernel.
     pub programmed: bool,
+}
+
+/// A pod the CNI plugin has told of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AnnouncedState {
+    /// Namespace and name.
+    pub pod: String,
+    /// The sandbox, by the runtime's identifier.
+    pub container: String,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// The API server shows the pod, without these addresses.
+    pub known: bool,
 }
 
 /// A BGP peer.

@@ -6,7 +6,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
 use super::section::Section;
-use super::{PeerState, PodState, ServiceState, Status};
+use super::{PeerState, ServiceState, Status};
 
 /// Adds a part of a status to a text.
 type Part = fn(&mut String, &Status);
@@ -19,7 +19,7 @@ pub fn text(status: &Status, asked: &[Section]) -> String {
         (Section::Controllers, controllers),
         (Section::Tables, tables),
         (Section::Services, |text, status| services(text, &status.services)),
-        (Section::Policies, |text, status| policies(text, &status.policies)),
+        (Section::Policies, policies),
         (Section::Peers, |text, status| peers(text, &status.peers)),
         (Section::Routes, routes),
         (Section::Problems, trouble),
@@ -84,16 +84,22 @@ fn services(text: &mut String, services: &[ServiceState]) {
     section(text, &table);
 }
 
-fn policies(text: &mut String, pods: &[PodState]) {
+fn policies(text: &mut String, status: &Status) {
     let mut table = new(["POD", "ADDRESSES", "MAY RECEIVE", "MAY SEND", "RULES"]);
     let by = |policies: &[String]| match policies {
         [] => "everything".to_owned(),
         policies => format!("what is permitted by {}", policies.join(", ")),
     };
-    for pod in pods {
+    for pod in &status.policies {
         let rules = if pod.programmed { "in the kernel" } else { "not in the kernel" };
         let (ingress, egress) = (by(&pod.ingress), by(&pod.egress));
         table.add_row([pod.pod.clone(), pod.addresses.join("\n"), ingress, egress, rules.to_owned()]);
+    }
+    section(text, &table);
+    let mut table = new(["WIRED POD", "ADDRESSES", "SANDBOX", "API SERVER"]);
+    for pod in &status.announced {
+        let api = if pod.known { "shows no address yet" } else { "does not show it yet" };
+        table.add_row([&*pod.pod, &*pod.addresses.join("\n"), &*pod.container, api]);
     }
     section(text, &table);
 }
@@ -155,7 +161,7 @@ fn trouble(text: &mut String, status: &Status) {
     }
 }
 
-fn new(header: [&str; 5]) -> Table {
+fn new<const COLUMNS: usize>(header: [&str; COLUMNS]) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_header(header);
     table
@@ -185,8 +191,8 @@ mod tests {
     use std::time::Duration;
 
     use super::super::{
-        BackendState, ControllerState, ObjectionState, RefusedRow, RouteState, TableState, TunnelState,
-        WatchState,
+        AnnouncedState, BackendState, ControllerState, ObjectionState, PodState, RefusedRow, RouteState,
+        TableState, TunnelState, WatchState,
     };
     use super::*;
 
@@ -236,6 +242,12 @@ mod tests {
                 ingress: vec!["default/only-from-front".into()],
                 programmed: true,
                 ..PodState::default()
+            }],
+            announced: vec![AnnouncedState {
+                pod: "default/web-2".into(),
+                container: "0123456789ab".into(),
+                addresses: vec!["10.244.0.3".into()],
+                known: true,
             }],
             peers: vec![
                 PeerState {

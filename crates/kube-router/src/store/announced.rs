@@ -80,6 +80,11 @@ impl Announcements {
         }
     }
 
+    /// What was told and is not over, with whether there is an object it is about. O(announcements).
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Announced, bool)> {
+        self.0.values().map(|announcement| (&announcement.told, announcement.pod.is_some()))
+    }
+
     /// The sandbox is gone. A later one of the pod stays. Says whether something was known of it.
     pub(super) fn remove(&mut self, id: &ObjectName, container: &str) -> bool {
         let known = self.0.get(id).is_some_and(|announcement| *announcement.told.container == *container);

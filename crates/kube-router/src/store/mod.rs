@@ -147,6 +147,11 @@ impl Store {
         self.pod(&told.id).filter(here).filter(|pod| told.is_about(pod) && told.has_addresses_of(pod))
     }
 
+    /// Pods that are wired and that the API server does not show with their addresses yet; whether it shows them at all.
+    pub fn announced(&self) -> impl Iterator<Item = (&Announced, bool)> {
+        self.announcements.all()
+    }
+
     /// Whether a complete list of the kind has ever been seen. Before that, absence means nothing.
     pub fn synced(&self, kind: Kind) -> bool {
         self.watches.get(&kind).is_some_and(|watch| watch.synced)

@@ -22,22 +22,37 @@ pub(super) fn measure(
     let mut lines = Vec::new();
     for (services, endpoints) in [(0, 0), (services, endpoints)] {
         lab.say(format!("memory: {services} services x {endpoints} endpoints"));
-        let Memory { anonymous, peak } = after(lab, services, endpoints, settle)?;
+        let memory = after(lab, services, endpoints, settle)?;
         let what = |text: &str| format!("memory, {services} services x {endpoints}: {text}");
-        let (now, most) = (format!("{} MiB", mebibytes(anonymous)), format!("{} MiB", mebibytes(peak)));
-        let limit = PEAK * anonymous;
         if services == 0 {
-            lines.push(Line::plain(what("RssAnon"), now));
-            lines.push(Line::plain(what("VmHWM"), most));
+            lines.push(Line::plain(what("RssAnon"), format!("{} MiB", mebibytes(memory.anonymous))));
+            lines.push(Line::plain(what("VmHWM"), format!("{} MiB", mebibytes(memory.peak))));
         } else {
-            let text = format!("RssAnon {} s after the last row", settle.as_secs());
-            let most_anonymous = format!("<= {} MiB", mebibytes(ANONYMOUS));
-            lines.push(Line::gate(what(&text), now, most_anonymous, anonymous <= ANONYMOUS));
-            let limit_text = format!("<= {} MiB ({PEAK} x RssAnon)", mebibytes(limit));
-            lines.push(Line::gate(what("VmHWM"), most, limit_text, peak <= limit));
+            lines.extend(judged(&what, memory, settle, ANONYMOUS));
         }
     }
     Ok(lines)
+}
+
+/// The lines about a reading `settle` after the last row; at most `most` KiB may be anonymous.
+pub(super) fn judged(
+    what: &dyn Fn(&str) -> String,
+    Memory { anonymous, peak }: Memory,
+    settle: Duration,
+    most: u64,
+) -> [Line; 2] {
+    let size = |kibibytes| format!("{} MiB", mebibytes(kibibytes));
+    let limit = PEAK * anonymous;
+    let text = format!("RssAnon {} s after the last row", settle.as_secs());
+    [
+        Line::gate(what(&text), size(anonymous), format!("<= {}", size(most)), anonymous <= most),
+        Line::gate(
+            what("VmHWM"),
+            size(peak),
+            format!("<= {} ({PEAK} x RssAnon)", size(limit)),
+            peak <= limit,
+        ),
+    ]
 }
 
 fn after(lab: &Lab<'_>, services: usize, endpoints: usize, settle: Duration) -> Result<Memory, Error> {

@@ -21,7 +21,6 @@ mod memory;
 mod objects;
 mod one_change;
 mod policies;
-mod policy_objects;
 mod report;
 mod rest;
 mod trace;
@@ -84,6 +83,8 @@ struct Sizes {
     churn: Duration,
     /// Policies and pods of the two clusters of network policy.
     policies: [(usize, usize); 2],
+    /// And of one more, where memory alone is measured.
+    policies_for_memory: (usize, usize),
 }
 
 impl Sizes {
@@ -98,6 +99,7 @@ impl Sizes {
             rest: seconds(60),
             churn: seconds(30),
             policies: [(100, 1_000), (2_000, 20_000)],
+            policies_for_memory: (10_000, 150_000),
         };
         match options.quick {
             false => full,
@@ -108,6 +110,7 @@ impl Sizes {
                 rest: seconds(10),
                 churn: seconds(5),
                 policies: [(100, 1_000), (400, 4_000)],
+                policies_for_memory: (1_000, 10_000),
                 ..full
             },
         }
@@ -221,6 +224,7 @@ fn policy(lab: &Lab<'_>, sizes: &Sizes) -> Result<Vec<Line>, Error> {
     let mut lines = Vec::new();
     for filter in policies::Filter::ALL {
         lines.extend(policies::measure(lab, filter, sizes.policies, sizes.changes, sizes.settle)?);
+        lines.extend(policies::memory_at(lab, filter, sizes.policies_for_memory, sizes.settle)?);
     }
     Ok(lines)
 }

@@ -15,6 +15,10 @@ use crate::fence::Fence;
 use crate::stage::{PATIENCE, SOON, Stage, holds};
 use crate::tables::{cluster, flags, logs};
 
+/// The programs of each flavour, for both families.
+const NFT: [&str; 2] = ["iptables-nft", "ip6tables-nft"];
+const LEGACY: [&str; 2] = ["iptables-legacy", "ip6tables-legacy"];
+
 fn ports() -> Vec<Port> {
     ["80/TCP", "80/UDP"].map(|port| port.parse().unwrap()).to_vec()
 }
@@ -58,10 +62,38 @@ async fn healed(about: &str, cluster: &Cluster, members: &[Member], stage: &Stag
     eprintln!("{about}: healed within {:?}", start.elapsed());
 }
 
+/// Nobody reads anything anew for an hour: what comes back was told by the kernel, which keeps the chains of iptables' nft
+/// flavour in nf_tables.
+#[tokio::test(flavor = "multi_thread")]
+async fn chains_that_others_change_come_back_at_once() {
+    let cluster = cluster(Families::Dual, &["--iptables-sync-period=1h", "--ipvs-sync-period=1h"]).await;
+    let stage = Stage::new(cluster.api(), Some(&cluster)).await;
+    let mut fence = Fence::new(&cluster).await;
+    let members = prepare(&stage, &mut fence).await;
+    rules_come_back(&cluster, NFT, &members, &stage).await;
+}
+
+async fn rules_come_back(cluster: &Cluster, tools: [&str; 2], members: &[Member], stage: &Stage<'_>) {
+    for tool in tools {
+        let chains = ours(cluster, &format!("{tool}-save -t filter"), &["KUBE-POD-FW-", "KUBE-NWPLCY-"]);
+        assert!(chains.len() > 5, "{chains:?}");
+        let flush: Vec<String> = chains.iter().map(|chain| format!("{tool} -F {chain}")).collect();
+        healed(&format!("{tool}: emptied chains"), cluster, members, stage, &flush).await;
+        let drop = ["INPUT", "FORWARD", "OUTPUT"].map(|chain| format!("{tool} -F {chain}"));
+        healed(&format!("{tool}: no jumps"), cluster, members, stage, &drop).await;
+        let above = vec![format!("{tool} -I FORWARD -m comment --comment foreign -j ACCEPT")];
+        healed(&format!("{tool}: a rule above ours"), cluster, members, stage, &above).await;
+        let rules = cluster.on_node(1, &format!("{tool} -S FORWARD")).unwrap();
+        let place = |text: &str| rules.lines().position(|line| line.contains(text));
+        assert!(place("KUBE-ROUTER-FORWARD") < place("foreign") && place("foreign").is_some(), "{rules}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_take_away_comes_back() {
-    // Sets have no notifications: what is taken out of them is found at the next reading.
-    let cluster = cluster(Families::Dual, &["--iptables-sync-period=5s", "--ipvs-sync-period=5s"]).await;
+    // Sets have no notifications: what is taken out of them is found at the next reading. So it is with rules where the legacy
+    // tables are used.
+    let cluster = legacy(Families::Dual, &["--iptables-sync-period=5s", "--ipvs-sync-period=5s"]).await;
     let stage = Stage::new(cluster.api(), Some(&cluster)).await;
     let mut fence = Fence::new(&cluster).await;
     let members = prepare(&stage, &mut fence).await;
@@ -92,19 +124,7 @@ async fn what_others_take_away_comes_back() {
     assert!(!add.is_empty());
     healed("a stranger in the sets", &cluster, &members, &stage, &add).await;
 
-    for tool in ["iptables", "ip6tables"] {
-        let chains = ours(&cluster, &format!("{tool}-save -t filter"), &["KUBE-POD-FW-", "KUBE-NWPLCY-"]);
-        assert!(chains.len() > 5, "{chains:?}");
-        let flush: Vec<String> = chains.iter().map(|chain| format!("{tool} -F {chain}")).collect();
-        healed(&format!("{tool}: emptied chains"), &cluster, &members, &stage, &flush).await;
-        let drop = ["INPUT", "FORWARD", "OUTPUT"].map(|chain| format!("{tool} -F {chain}"));
-        healed(&format!("{tool}: no jumps"), &cluster, &members, &stage, &drop).await;
-        let above = vec![format!("{tool} -I FORWARD -m comment --comment foreign -j ACCEPT")];
-        healed(&format!("{tool}: a rule above ours"), &cluster, &members, &stage, &above).await;
-        let rules = cluster.on_node(1, &format!("{tool} -S FORWARD")).unwrap();
-        let place = |text: &str| rules.lines().position(|line| line.contains(text));
-        assert!(place("KUBE-ROUTER-FORWARD") < place("foreign") && place("foreign").is_some(), "{rules}");
-    }
+    rules_come_back(&cluster, LEGACY, &members, &stage).await;
 
     // A set without room, as an administrator or an older program may have made it: it grows.
     let held_by = |set: &&String| {
@@ -141,23 +161,30 @@ async fn what_others_take_away_comes_back() {
     holds("a full set", &members, &ports(), &stage.objects()).await;
 }
 
+/// Three nodes with agents that use the legacy tables: agents use the flavour that is in use.
+async fn legacy(families: Families, more: &[&str]) -> Cluster {
+    let mut cluster = Cluster::builder().nodes(3).families(families).start().await.unwrap();
+    for node in 1..=3 {
+        for (tool, chain) in
+            LEGACY.iter().flat_map(|tool| ["INPUT", "FORWARD", "OUTPUT"].map(|chain| (tool, chain)))
+        {
+            cluster
+                .on_node(node, &format!("{tool} -A {chain} -m comment --comment other -j RETURN"))
+                .unwrap();
+        }
+        cluster.set_agent_flags(node, flags(families, more)).unwrap();
+        cluster.start_agent(node).unwrap();
+    }
+    cluster.agents_ready(SOON).await.unwrap_or_else(|error| panic!("{error}\n{}", logs(&cluster)));
+    cluster
+}
+
 /// The xtables lock of legacy iptables is held by somebody for half a minute: peers come and go meanwhile, rules wait
 /// their turn, and nothing opens.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_is_held_delays_rules_only() {
     const HELD: Duration = Duration::from_secs(30);
-    let mut cluster = Cluster::builder().nodes(3).start().await.unwrap();
-    for node in 1..=3 {
-        // Agents use the flavour that is in use.
-        for chain in ["INPUT", "FORWARD", "OUTPUT"] {
-            cluster
-                .on_node(node, &format!("iptables-legacy -A {chain} -m comment --comment other -j RETURN"))
-                .unwrap();
-        }
-        cluster.set_agent_flags(node, flags(Families::V4, &[])).unwrap();
-        cluster.start_agent(node).unwrap();
-    }
-    cluster.agents_ready(SOON).await.unwrap_or_else(|error| panic!("{error}\n{}", logs(&cluster)));
+    let cluster = legacy(Families::V4, &[]).await;
     let stage = Stage::new(cluster.api(), Some(&cluster)).await;
     let mut fence = Fence::new(&cluster).await;
     let members = prepare(&stage, &mut fence).await;

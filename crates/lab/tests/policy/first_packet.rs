@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use lab::api_server::Resource;
-use lab::cluster::Cluster;
+use lab::cluster::{Cluster, eventually};
 use lab::node::{Families, Pod};
 use lab::probe::{Outcome, Probe, Protocol};
 use serde_json::{Value, json};
@@ -73,7 +73,7 @@ async fn nothing_leaves_before_the_rules_are_there() {
     let unknown = Duration::from_secs(1);
     for flags in [&["--netpol-default-deny"][..], &["--netpol-default-deny", NFTABLES], &[]] {
         let default_deny = !flags.is_empty();
-        let cluster = cluster(Families::Dual, flags).await;
+        let mut cluster = cluster(Families::Dual, flags).await;
         let stage = Stage::new(cluster.api(), Some(&cluster)).await;
         let mut fence = Fence::new(&cluster).await;
         let quarantine = json!({ "podSelector": { "matchLabels": { "quarantine": "yes" } }, "policyTypes": ["Ingress", "Egress"] });
@@ -107,5 +107,45 @@ async fn nothing_leaves_before_the_rules_are_there() {
         let first = first.unwrap_or_else(|| panic!("it is never let go: {outcomes:?}\n{}", logs(&cluster)));
         eprintln!("a free pod was let go {:?} after the API had it", first.saturating_sub(unknown));
         assert!(first >= unknown, "it passed before anybody knew it: {first:?}");
+        drop(stage);
+        without_ranges(&mut cluster, &to).await;
+    }
+}
+
+/// An agent starts on a node whose object does not say which addresses pods have: their bridge tells. What the object says
+/// later counts at once. A new pod is isolated both times.
+async fn without_ranges(cluster: &mut Cluster, to: &[SocketAddr]) {
+    let api = cluster.api();
+    let ranges = api.get(Resource::Nodes, None, "node-1").unwrap()["spec"].clone();
+    let set = |range: Value, ranges: Value| {
+        let spec = json!({ "podCIDR": range, "podCIDRs": ranges });
+        api.patch(Resource::Nodes, None, "node-1", &json!({ "spec": spec })).unwrap();
+    };
+    set(Value::Null, Value::Null);
+    cluster.start_agent(1).unwrap();
+    cluster.agents_ready(SOON).await.unwrap_or_else(|error| panic!("{error}\n{}", logs(cluster)));
+    let labels = json!({ "quarantine": "yes" });
+    let enough = |outcomes: &[Outcome], known: bool| known && outcomes.len() > 20;
+    let network = ranges["podCIDR"].as_str().unwrap().to_owned();
+    for known in [false, true] {
+        if known {
+            set(ranges["podCIDR"].clone(), ranges["podCIDRs"].clone());
+        }
+        let (there, gone) = if known { (&*network, "kube-bridge") } else { ("kube-bridge", &*network) };
+        let judged = || async {
+            let rules: String = ["iptables-save", "nft list ruleset"]
+                .iter()
+                .map(|line| cluster.on_node(1, line).unwrap())
+                .collect();
+            let mut deny =
+                rules.lines().filter(|line| line.contains("pre-netpol") && !line.contains("fd44:"));
+            let all = deny.clone().count();
+            let right = all > 0 && deny.all(|line| line.contains(there) && !line.contains(gone));
+            if right { Ok(()) } else { Err(format!("default-deny by {there}: {rules}")) }
+        };
+        eventually(SOON, judged).await.unwrap_or_else(|error| panic!("{error}\n{}", logs(cluster)));
+        let name = format!("late-{known}");
+        let (outcomes, _) = born(cluster, &name, labels.clone(), to, Duration::from_secs(1), enough).await;
+        assert!(outcomes.iter().all(Result::is_err), "{there}: {outcomes:?}\n{}", logs(cluster));
     }
 }

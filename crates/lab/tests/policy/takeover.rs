@@ -65,7 +65,8 @@ fn theirs(cluster: &Cluster) -> String {
     for line in ["iptables-save", "ip6tables-save", "ipset save", "nft -s list ruleset inet"] {
         let text = tool(line);
         let foreign = |line: &&str| {
-            let ours = ["KUBE-ROUTER-", "KUBE-NWPLCY-", "KUBE-POD-FW-", "KUBE-SRC-", "KUBE-DST-", "kube-router"];
+            let ours =
+                ["KUBE-ROUTER-", "KUBE-NWPLCY-", "KUBE-POD-FW-", "KUBE-SRC-", "KUBE-DST-", "kube-router"];
             !line.starts_with('#') && !ours.iter().any(|name| line.contains(name))
         };
         // Counters of built-in chains go on.
@@ -97,7 +98,13 @@ fn neighbours(cluster: &Cluster) {
 
 /// Lines of node-1's kernel that contain one of the names.
 fn lines_with(cluster: &Cluster, names: &[&str]) -> Vec<String> {
-    let tools = ["iptables-save", "ip6tables-save", "ipset save", "nft -s list ruleset ip", "nft -s list ruleset ip6"];
+    let tools = [
+        "iptables-save",
+        "ip6tables-save",
+        "ipset save",
+        "nft -s list ruleset ip",
+        "nft -s list ruleset ip6",
+    ];
     let text: String = tools.iter().map(|line| cluster.on_node(1, line).unwrap()).collect();
     text.lines().filter(|line| names.iter().any(|name| line.contains(name))).map(str::to_owned).collect()
 }

@@ -16,7 +16,8 @@ const PEERS: &str = "KUBE-SRC-FKHFCEK6N6YXDOWU";
 const POD: &str = "KUBE-POD-FW-27RLTRRO6ODJFI2";
 const LOCAL_PODS: &str = "kube-router-local-pods";
 /// What names end in that only a synchronisation of upstream's would have made.
-pub(crate) const DYNAMIC: [&str; 4] = ["KO6A36LCAMQLSXI4", "M6PZR535OW6JMOTI", "FKHFCEK6N6YXDOWU", "27RLTRRO6ODJFI"];
+pub(crate) const DYNAMIC: [&str; 4] =
+    ["KO6A36LCAMQLSXI4", "M6PZR535OW6JMOTI", "FKHFCEK6N6YXDOWU", "27RLTRRO6ODJFI"];
 
 /// One family of a node.
 pub(crate) struct Left<'a> {
@@ -33,9 +34,7 @@ pub(crate) struct Left<'a> {
 
 /// A line of a policy's chain is two: mark, and return.
 fn allow(rules: &mut String, matches: &str) {
-    for verdict in
-        ["-j MARK --set-xmark 0x10000/0x10000", "-m mark --mark 0x10000/0x10000 -j RETURN"]
-    {
+    for verdict in ["-j MARK --set-xmark 0x10000/0x10000", "-m mark --mark 0x10000/0x10000 -j RETURN"] {
         let _ = writeln!(rules, "-A {POLICY} -m comment --comment \"rule to ACCEPT\" {matches} {verdict}");
     }
 }
@@ -55,10 +54,8 @@ impl Left<'_> {
         let mut text = String::new();
         for (name, members) in [(TARGETS, &self.targets), (PEERS, &self.peers), (LOCAL_PODS, &self.local)] {
             let name = self.set(name);
-            let _ = writeln!(
-                text,
-                "create {name} hash:ip family {family} hashsize 1024 maxelem 65536 timeout 0"
-            );
+            let _ =
+                writeln!(text, "create {name} hash:ip family {family} hashsize 1024 maxelem 65536 timeout 0");
             for member in members {
                 let _ = writeln!(text, "add {name} {} timeout 0", self.address(member));
             }
@@ -70,12 +67,21 @@ impl Left<'_> {
     pub(crate) fn rules(&self, default_deny: bool) -> String {
         let mut text = String::from("*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n");
         let pods: Vec<String> = (2..).take(self.local.len()).map(|number| format!("{POD}{number}")).collect();
-        let statics = ["ROUTER-INPUT", "ROUTER-FORWARD", "ROUTER-OUTPUT", "NWPLCY-DEFAULT", "NWPLCY-COMMON", "NWPLCY-TAIL"];
+        let statics = [
+            "ROUTER-INPUT",
+            "ROUTER-FORWARD",
+            "ROUTER-OUTPUT",
+            "NWPLCY-DEFAULT",
+            "NWPLCY-COMMON",
+            "NWPLCY-TAIL",
+        ];
         let statics = statics.map(|name| format!("KUBE-{name}"));
-        for chain in statics.iter().chain(&pods).map(String::as_str).chain([POLICY, "DOCKER", "DOCKER-USER"]) {
+        for chain in statics.iter().chain(&pods).map(String::as_str).chain([POLICY, "DOCKER", "DOCKER-USER"])
+        {
             let _ = writeln!(text, ":{chain} -");
         }
-        let jumps = [("INPUT", "4IA2OSFRMVNDXBVV"), ("FORWARD", "TEMCG2JMHZYE7H7T"), ("OUTPUT", "VEAAIY32XVBHCSCY")];
+        let jumps =
+            [("INPUT", "4IA2OSFRMVNDXBVV"), ("FORWARD", "TEMCG2JMHZYE7H7T"), ("OUTPUT", "VEAAIY32XVBHCSCY")];
         for (chain, hash) in jumps {
             let _ = writeln!(
                 text,
@@ -104,7 +110,8 @@ impl Left<'_> {
 
     /// What goes to services is judged when IPVS has sent it on.
     fn exemptions(&self, text: &mut String) {
-        let (range, hash) = [("10.96.0.0/16", "BVHX2PIHDXXEO43X"), ("fd96::/112", "BVHX2PIHDXXEO43Y")][self.family];
+        let (range, hash) =
+            [("10.96.0.0/16", "BVHX2PIHDXXEO43X"), ("fd96::/112", "BVHX2PIHDXXEO43Y")][self.family];
         let _ = writeln!(
             text,
             "-A KUBE-ROUTER-INPUT -d {range} -m comment --comment \"allow traffic to primary/secondary cluster IP \
@@ -142,7 +149,8 @@ impl Left<'_> {
         let _ = writeln!(text, "-A {pod} -m comment --comment \"common netpol rules\" -j KUBE-NWPLCY-COMMON");
         let local = "-m addrtype --src-type LOCAL";
         let _ = writeln!(text, "-A {pod} -d {ip} -m comment --comment \"from local node\" {local} -j ACCEPT");
-        let _ = writeln!(text, "-A {pod} -s {ip} -m comment --comment \"default egress\" -j KUBE-NWPLCY-DEFAULT");
+        let _ =
+            writeln!(text, "-A {pod} -s {ip} -m comment --comment \"default egress\" -j KUBE-NWPLCY-DEFAULT");
         let (comment, chain) = match self.targets.iter().any(|target| target.name == *name) {
             true => ("x/base policy", POLICY),
             false => ("default ingress", "KUBE-NWPLCY-DEFAULT"),
@@ -167,7 +175,11 @@ impl Left<'_> {
              -A {common} \"rule for stateful firewall for pod\" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
         );
         let messages: [&[(&str, &str)]; 2] = [
-            &[("8", "echo requests"), ("3", "destination unreachable messages"), ("11", "time exceeded messages")],
+            &[
+                ("8", "echo requests"),
+                ("3", "destination unreachable messages"),
+                ("11", "time exceeded messages"),
+            ],
             &[
                 ("128", "echo requests"),
                 ("1", "destination unreachable messages"),
@@ -209,7 +221,8 @@ impl Left<'_> {
 
     /// Input of `nft -f`: the same by upstream's nftables backend.
     pub(crate) fn table(&self) -> String {
-        let (family, table) = [("ip", "kube-router-filter-ipv4"), ("ip6", "kube-router-filter-ipv6")][self.family];
+        let (family, table) =
+            [("ip", "kube-router-filter-ipv4"), ("ip6", "kube-router-filter-ipv6")][self.family];
         let kind = ["ipv4_addr", "ipv6_addr"][self.family];
         let mut text = format!("table {family} {table} {{\ncomment \"rules for {table}\"\n");
         for (name, members) in [(TARGETS, &self.targets), (PEERS, &self.peers)] {

@@ -137,7 +137,10 @@ async fn a_node_is_reached_as_soon_as_it_has_an_address() {
     knows(&cluster, 2, &[1, 3]).await;
     let told = given.elapsed();
     everyone_reaches_everyone("with one that was given an address", &cluster, &[1, 2, 3]).await;
-    println!("a node with a new address was in others' routes after {told:?}, reached after {:?}", given.elapsed());
+    println!(
+        "a node with a new address was in others' routes after {told:?}, reached after {:?}",
+        given.elapsed()
+    );
     assert!(told < REACHED, "{told:?}");
 }
 

@@ -2,9 +2,10 @@
 //!
 //! [`render`] and [`parse`] are the two directions of one text form: what `iptables-save` prints behind `-A CHAIN `.
 //! [`save`] takes a whole dump apart, [`restore`] assembles a transaction and isolates what is refused, [`tool`] knows
-//! the programs: which flavour this node uses, and what their versions can do. Which rules there should be, and
+//! the programs: which flavour this node uses, and what their versions can do, [`monitor`] hears what others change. Which rules there should be, and
 //! which of those found are ours, is not decided here.
 
+pub mod monitor;
 pub mod parse;
 pub mod render;
 pub mod restore;

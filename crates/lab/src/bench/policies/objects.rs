@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
-pub(super) use super::objects::{NODE, NODE_ADDRESS};
+pub(super) use crate::bench::objects::{NODE, NODE_ADDRESS};
 
 /// How many there are.
 pub(super) const NAMESPACES: usize = 10;
