@@ -23,6 +23,8 @@ pub mod chain {
     pub const POLICY_TAIL: &str = "KUBE-NWPLCY-TAIL";
     /// A network policy; 16 characters of a hash follow.
     pub const POLICY_PREFIX: &str = "KUBE-NWPLCY-";
+    /// What a Go kube-router hooked in nftables, under another name until it goes; the chain's number follows. Ours.
+    pub const FORMER_PREFIX: &str = "KUBE-NWPLCY-FORMER-";
     /// A pod; 16 characters of a hash follow.
     pub const POD_PREFIX: &str = "KUBE-POD-FW-";
 }

@@ -14,7 +14,7 @@ use common::{eventually, in_netns, run};
 use linux::lane::{Change, Lane, Refusal};
 use linux::netlink::OwnPorts;
 use linux::nftables::monitor::{Monitor, Touched};
-use linux::nftables::{Names, RulesLane, SetsLane, check, obstacles};
+use linux::nftables::{Names, RulesLane, SetsLane, check, obstacles, step_aside};
 use linux::row::{
     ChainKey, Family, FilterTable, Key, Member, Position, Protocol, Row, SetHeader, SetKey, SetKind,
 };
@@ -658,16 +658,18 @@ fn tables_of_others_stay_and_a_predecessors_hooks_are_taken_over() {
             add rule ip kube-router-filter-ipv4 KUBE-POD-FW-OLD ip saddr @KUBE-SRC-OLD counter accept; \
             add rule ip kube-router-filter-ipv4 KUBE-ROUTER-FORWARD ip daddr 10.244.0.2 counter jump KUBE-POD-FW-OLD",
         ]);
+        assert_eq!(step_aside(&names(), "FORMER-").unwrap(), 1);
+        assert_eq!(step_aside(&names(), "FORMER-").unwrap(), 0, "it has its name");
         let (mut sets, mut lane) = lanes();
         let key = |name: &str| Key::Chain(filter(Family::V4, name));
         let found = read(&mut lane);
+        let former = found.keys().find(|key| key.to_string().contains("FORMER-")).unwrap().clone();
+        let listed = run(&["nft", "list", "table", "ip", "kube-router-filter-ipv4"]);
+        assert!(listed.contains("chain FORMER-") && listed.contains("hook forward"), "in force: {listed}");
         let old = Match::Set { name: "KUBE-SRC-OLD".into(), directions: vec![Direction::Source], not: false };
         assert_eq!(found[&key("KUBE-POD-FW-OLD")], rules([Rule::new([old], Action::Accept)]));
         let wanted = rules([Rule::new([], Action::Accept)]);
-        apply(
-            &mut lane,
-            &[replace(key("KUBE-ROUTER-FORWARD"), found[&key("KUBE-ROUTER-FORWARD")].clone(), wanted)],
-        );
+        apply(&mut lane, &[put(key("KUBE-ROUTER-FORWARD"), wanted)]);
         apply(
             &mut lane,
             &[put(
@@ -675,6 +677,7 @@ fn tables_of_others_stay_and_a_predecessors_hooks_are_taken_over() {
                 Row::ForeignRule(Position::First(1)),
             )],
         );
+        apply(&mut lane, &[gone(former)]);
         let listed = run(&["nft", "list", "table", "ip", "kube-router-filter-ipv4"]);
         assert_eq!(listed.matches("hook forward").count(), 1, "{listed}");
         let mut rows = read(&mut lane);

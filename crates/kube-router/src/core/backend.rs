@@ -63,6 +63,13 @@ impl Backend {
 
     fn nftables() -> Result<Backend, LaneError> {
         nftables::try_kernel()?;
+        let renamed = nftables::step_aside(&nftables_names(), names::chain::FORMER_PREFIX)?;
+        if renamed > 0 {
+            tracing::info!(
+                chains = renamed,
+                "an earlier kube-router's chains stay in force under other names until ours are complete"
+            );
+        }
         Ok(Backend::Nftables(OwnPorts::default()))
     }
 

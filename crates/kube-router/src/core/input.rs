@@ -82,8 +82,8 @@ pub enum News {
     Flows(Vec<Flow>),
     /// Next hops of the best paths learned from BGP peers to these prefixes now; none where there is no path any more.
     Selected(Vec<(IpNet, Option<IpAddr>)>),
-    /// A BGP peer came up, or went down.
-    Peer(IpAddr, bool),
+    /// A BGP peer came up.
+    PeerUp(IpAddr),
     /// The BGP speaker has begun to select paths of this family.
     SelectionBegan(bgp::Family),
     /// The file with the passwords of BGP peers says this now.

@@ -162,8 +162,8 @@ async fn hear(mut events: Receiver<Event>, core: Sender<Input>, received: IntCou
                 }
                 other => {
                     say(&other);
-                    if let Event::Up { peer, .. } | Event::Down { peer, .. } = other {
-                        send(&core, News::Peer(peer, matches!(other, Event::Up { .. }))).await;
+                    if let Event::Up { peer, .. } = other {
+                        send(&core, News::PeerUp(peer)).await;
                     }
                 }
             }

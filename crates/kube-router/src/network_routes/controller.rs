@@ -22,7 +22,7 @@ use crate::store::Dirty;
 
 /// How long routes of a predecessor are kept for peers to confirm, where graceful restart does not say.
 const SETTLE: Duration = Duration::from_secs(60);
-/// How long they have to tell what they know once every node's is up: they do so at once.
+/// How long they have to tell what they know once every node's has been up: they do so at once.
 const HEARD: Duration = Duration::from_secs(2);
 
 impl Controller for NetworkRoutes {
@@ -67,8 +67,7 @@ impl Controller for NetworkRoutes {
             News::Selected(paths) => {
                 paths.into_iter().for_each(|(prefix, hop)| self.learned.set(prefix, hop))
             }
-            News::Peer(peer, true) => drop(self.up.insert(peer)),
-            News::Peer(peer, false) => drop(self.up.remove(&peer)),
+            News::PeerUp(peer) => drop(self.met.insert(peer)),
             News::SelectionBegan(family) => drop(self.selecting.insert(family)),
             News::Passwords(text) => {
                 self.dirty_speaker |= self.passwords.as_ref() != Some(&text);
@@ -138,8 +137,9 @@ impl NetworkRoutes {
             return;
         }
         let settled = *self.settled_at.get_or_insert(now + SETTLE);
-        let all_up = self.mesh.keys().all(|peer| self.up.contains(peer));
-        self.heard_at = if all_up { self.heard_at.or(Some(now + HEARD)) } else { None };
+        // One that was up and went away again has said what there was to say.
+        let all_met = self.mesh.keys().all(|peer| self.met.contains(peer));
+        self.heard_at = if all_met { self.heard_at.or(Some(now + HEARD)) } else { None };
         let heard = self.heard_at.is_some_and(|at| now >= at);
         let restarts_gracefully = inputs.options.bgp.graceful_restart.is_some() && self.forwarded;
         self.converged = self.selects() && (heard || now >= settled || restarts_gracefully);

@@ -76,8 +76,8 @@ pub struct NetworkRoutes {
     passwords: Option<Secret>,
     /// Families in which the speaker selects paths: it knows what peers advertise, or has waited long enough.
     selecting: BTreeSet<bgp::Family>,
-    /// Peers that are up.
-    up: BTreeSet<IpAddr>,
+    /// Peers that are up, or have been since the start.
+    met: BTreeSet<IpAddr>,
     /// When peers have had their time to come up after our start.
     settled_at: Option<Instant>,
     /// When they have had their time to tell what they know, all of them being up.

@@ -29,7 +29,7 @@ impl Section {
             Section::Controllers => &["controllers", "watches"],
             Section::Tables => &["tables"],
             Section::Services => &["services"],
-            Section::Policies => &["policies"],
+            Section::Policies => &["policies", "announced"],
             Section::Peers => &["peers"],
             Section::Routes => &["routes", "tunnels"],
             Section::Problems => &["refused", "objections"],

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Error;
 use crate::api_server::Resource;
-use crate::cluster::{Cluster, eventually};
+use crate::cluster::{Cluster, agent_program, eventually};
 use crate::probe::{Asking, Probe, Protocol};
 
 /// Bound of every wait; emulated machines are slow.
@@ -172,6 +172,11 @@ async fn agents_ready(cluster: &mut Cluster) -> Result<(), Error> {
     let Err(why) = cluster.agents_ready(SOON).await else { return Ok(()) };
     let mut lines: Vec<String> = Vec::new();
     for number in 1..=cluster.nodes().len() {
+        let asked = agent_program().and_then(|program| {
+            cluster.on_node(number, &format!("{} status controllers tables problems", program.display()))
+        });
+        let status = asked.unwrap_or_else(|error| error.to_string());
+        lines.extend(status.lines().map(|line| format!("node-{number} says: {line}")));
         let text = cluster.agent(number).map(|agent| agent.log()).unwrap_or_default();
         let skipped = text.lines().count().saturating_sub(LINES);
         lines.extend(text.lines().skip(skipped).map(|line| format!("node-{number}: {line}")));

@@ -8,10 +8,11 @@ use lab::api_server::Resource;
 use lab::cluster::{Cluster, agent_program, eventually};
 use lab::node::{Families, Pod, PodObject};
 use lab::probe::{Probe, Protocol};
-use lab::process::{command, run};
+use lab::process::{command, run, run_with_input};
 use serde_json::{Value, json};
 
 use crate::fence::Fence;
+use crate::operator::asked;
 use crate::stage::{PATIENCE, SOON, Stage};
 use crate::tables::{NFTABLES, cluster, logs};
 
@@ -329,6 +330,61 @@ async fn an_agent_that_is_away_holds_pods_up_as_the_list_says() {
     scene.isolated(&cluster, "with a new agent", &waits).await;
     scene.end(&cluster, "waits", waits);
     scene.end(&cluster, "open", open);
+}
+
+/// A runtime that speaks CNI 1.1: asks whether pods can start, and says which sandboxes it still has.
+#[tokio::test(flavor = "multi_thread")]
+async fn runtimes_ask_for_readiness_and_collect_garbage() {
+    let mut cluster = cluster(Families::V4, &[]).await;
+    let program = agent_program().unwrap();
+    let node = cluster.node(1).unwrap().clone();
+    node.install_waiting_plugin(&program).unwrap();
+    node.chain_waiting_plugin(&json!({ "timeout": "20s" })).unwrap();
+    let call = |verb: &str, more: Value| {
+        let mut input =
+            json!({ "cniVersion": "1.1.0", "name": "lab", "type": "kube-router-cni", "timeout": "1s" });
+        input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (program, verb) = (program.clone(), format!("CNI_COMMAND={verb}"));
+        let run = move || {
+            // The name makes it the plugin.
+            let mut named = command("bash");
+            named.arg("-c").arg("export \"$1\"; exec -a kube-router-cni \"$0\"").arg(program).arg(verb);
+            run_with_input(&mut named, &input.to_string())
+        };
+        node.namespace().run(run).unwrap().map_err(|error| error.to_string())
+    };
+    let versions = call("VERSION", json!({})).unwrap();
+    assert!(versions.contains("\"1.1.0\""), "{versions}");
+    assert_eq!(call("STATUS", json!({})), Ok(String::new()));
+
+    let mut containers = Vec::new();
+    let mut pods = Vec::new();
+    for name in ["stays", "goes"] {
+        let uid = bind(&cluster, name, &json!({}));
+        pods.push(wire(&cluster, name, &uid, &[]).await.unwrap());
+        let announced = announced(&cluster);
+        let one = announced.iter().find(|pod| pod["pod"] == format!("x/{name}"));
+        let one = one.unwrap_or_else(|| panic!("{announced:#?}"));
+        containers.push(one["container"].as_str().unwrap().to_owned());
+    }
+    // Who does not say which are in use has none removed.
+    assert_eq!(call("GC", json!({})), Ok(String::new()));
+    assert_eq!(announced(&cluster).len(), 2);
+    let valid = json!({ "cni.dev/valid-attachments": [{ "containerID": containers[0], "ifname": "eth0" }] });
+    assert_eq!(call("GC", valid), Ok(String::new()));
+    let left = announced(&cluster);
+    assert!(left.len() == 1 && left[0]["container"] == *containers[0], "{left:#?}");
+    assert_eq!(cluster.on_node(1, "ls /run/kube-router/pods").unwrap().lines().count(), 1);
+
+    cluster.take_agent(1).unwrap().kill();
+    let refused = call("STATUS", json!({})).unwrap_err();
+    assert!(refused.contains("\"code\":50"), "{refused}");
+    assert_eq!(call("STATUS", json!({ "onTimeout": "open" })), Ok(String::new()));
+}
+
+/// What the agent of node 1 knows from the plugin alone.
+fn announced(cluster: &Cluster) -> Vec<Value> {
+    asked(cluster, 1, "status policies")["announced"].as_array().unwrap().clone()
 }
 
 /// Together with default-deny nothing has to be held up: what has no rules yet is refused by the kernel.

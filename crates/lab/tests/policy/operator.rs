@@ -33,7 +33,7 @@ fn on_node(cluster: &Cluster, node: usize, arguments: &str) -> (String, i32) {
     (text.to_owned(), status.parse().unwrap())
 }
 
-fn asked(cluster: &Cluster, node: usize, arguments: &str) -> Value {
+pub(crate) fn asked(cluster: &Cluster, node: usize, arguments: &str) -> Value {
     let (text, status) = on_node(cluster, node, &format!("{arguments} -o json"));
     assert_eq!(status, 0, "{arguments}: {text}");
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments}: {error}: {text}"))

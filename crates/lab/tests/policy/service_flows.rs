@@ -8,7 +8,8 @@ use lab::cluster::{Cluster, eventually, is_ready};
 use lab::probe::{Hearing, Protocol};
 use serde_json::{Value, json};
 
-use crate::stage::{SOON, flows, is_cut};
+use crate::operator::asked;
+use crate::stage::{PATIENCE, SOON, flows, is_cut};
 use crate::tables::{NFTABLES, logs};
 
 const FLAGS: [&str; 4] = [
@@ -105,6 +106,28 @@ async fn expect(cluster: &Cluster, what: &str, all: &[Flow], cut: impl Fn(&Flow)
     assert!(wrong.is_empty(), "{wrong:#?}\n{}", logs(cluster));
 }
 
+/// What `explain` says of each way through the Service is what packets do.
+async fn explain_agrees(cluster: &Cluster, what: &str, to: &[IpAddr], passes: impl Fn(&str) -> bool) {
+    for (client, node) in CLIENTS {
+        let probe = cluster.pod_probe("default", client).unwrap().patience(PATIENCE);
+        for ip in to {
+            for (protocol, name) in [(Protocol::Tcp, "tcp"), (Protocol::Udp, "udp")] {
+                let line = format!("explain --from default/{client} --to {ip} --port 80 --protocol {name}");
+                let told = asked(cluster, node, &line);
+                let allowed = told["verdict"] == "allowed";
+                let seen = probe.ask(protocol, SocketAddr::new(*ip, 80)).await;
+                assert_eq!(
+                    (allowed, seen.is_ok()),
+                    (passes(client), passes(client)),
+                    "{what}: {line}: {told:#}"
+                );
+                let backend = &told["paths"][0]["destination_pod"];
+                assert_eq!(*backend, "default/server", "{what}: {line}: {told:#}");
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "vm: needs IPVS"]
 async fn a_policy_cuts_flows_through_a_service() {
@@ -145,8 +168,10 @@ async fn cuts_flows_through_a_service(more: &[&str]) {
     let both = [Protocol::Tcp, Protocol::Udp];
     let all = open(&cluster, &to, &both).await;
     assert_eq!(all.len(), 8);
+    explain_agrees(&cluster, "everyone may", &to, |_| true).await;
     server_takes(&cluster, nobody());
     expect(&cluster, "the server takes nobody", &all, |_| true).await;
+    explain_agrees(&cluster, "the server takes nobody", &to, |_| false).await;
     server_takes(&cluster, everyone());
     // Datagrams flow again by themselves; a connection may have been reset or waits out its timer, but a new one opens.
     let (datagrams, connections): (Vec<Flow>, Vec<Flow>) =
@@ -158,6 +183,7 @@ async fn cuts_flows_through_a_service(more: &[&str]) {
 
     far_asks(&cluster, nobody());
     expect(&cluster, "the far client asks nobody", &all, |flow| flow.client == "far").await;
+    explain_agrees(&cluster, "the far client asks nobody", &to, |client| client == "near").await;
     far_asks(&cluster, everyone());
     let datagrams: Vec<Flow> = all.into_iter().filter(|flow| flow.protocol == Protocol::Udp).collect();
     expect(&cluster, "the far client asks everyone again", &datagrams, |_| false).await;

@@ -2,6 +2,8 @@
 //! nothing of the old is left, and what belongs to others is as it was. What it left is loaded by the tools that saved it, and
 //! is seen to enforce before an agent starts.
 
+use std::time::Duration;
+
 use lab::api_server::Resource;
 use lab::cluster::{Cluster, eventually};
 use lab::node::Families;
@@ -16,6 +18,9 @@ use crate::upstream::{DYNAMIC, Left};
 
 const DEFAULT_DENY: &str = "--netpol-default-deny";
 const IPTABLES: &str = "--firewall-backend=iptables";
+
+/// Connections go on for so long before and after.
+const A_WHILE: Duration = Duration::from_secs(1);
 
 /// By which packet filter upstream has enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +130,7 @@ async fn takes_over(by: By, more: &[&str]) {
     holds("upstream's rules", &members, &ports(), &stage.objects()).await;
 
     let probes = Probes::start(&stage);
+    tokio::time::sleep(A_WHILE).await;
     let api = stage.api.clone();
     cluster.set_agent_flags(1, flags(Families::Dual, more)).unwrap();
     cluster.start_agent(1).unwrap();
@@ -134,6 +140,7 @@ async fn takes_over(by: By, more: &[&str]) {
         if left.is_empty() { Ok(()) } else { Err(format!("nothing of upstream's is left: {left:#?}")) }
     };
     eventually(SOON, gone).await.unwrap_or_else(|error| panic!("{error}\n{}", logs(&cluster)));
+    tokio::time::sleep(A_WHILE).await;
     probes.none(&format!("{by:?} taken over with {more:?}"), &cluster).await;
     let stage = Stage::of(api, &cluster);
     holds("our rules", &members, &ports(), &stage.objects()).await;

@@ -17,6 +17,8 @@ use crate::row::Family;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FoundChain {
     pub(super) name: String,
+    /// The kernel's number of it in its table.
+    pub(super) handle: u64,
     /// Whether packets come by it themselves.
     pub(super) has_hook: bool,
 }
@@ -77,6 +79,15 @@ pub(super) fn new_chain(
         message.put_str(chain::TYPE, hook.kind);
     }
     Request::new(message::NEW_CHAIN, flag::CREATE, message)
+}
+
+/// Gives a chain another name; whatever refers to it goes on to.
+pub(super) fn rename_chain(family: Family, table: &str, handle: u64, name: &str) -> Result<Request, Error> {
+    let mut message = header(family);
+    message.put_str(chain::TABLE, table);
+    message.put_be64(chain::HANDLE, handle);
+    message.put_str(chain::NAME, name);
+    Request::new(message::NEW_CHAIN, 0, message)
 }
 
 pub(super) fn delete_chain(family: Family, table: &str, name: &str) -> Result<Request, Error> {
@@ -162,6 +173,7 @@ pub(super) fn chains(socket: &mut Socket, family: Family, table: &str) -> Result
         (fields.get(chain::TABLE)?.str()? == table).then_some(())?;
         Some(FoundChain {
             name: fields.get(chain::NAME)?.str()?.to_owned(),
+            handle: fields.get(chain::HANDLE)?.be64()?,
             has_hook: fields.get(chain::HOOK).is_some(),
         })
     })

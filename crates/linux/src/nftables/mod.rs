@@ -14,6 +14,7 @@ pub mod monitor;
 mod names;
 pub mod obstacles;
 mod parse;
+mod predecessor;
 mod render;
 mod rules;
 mod sets;
@@ -29,6 +30,7 @@ use crate::row::{ChainKey, Family, FilterTable, Name};
 use crate::rule::Rule;
 
 pub use names::Names;
+pub use predecessor::step_aside;
 pub use rules::RulesLane;
 pub use sets::SetsLane;
 use transaction::{Outcomes, Transaction};

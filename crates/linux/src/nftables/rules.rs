@@ -35,15 +35,12 @@ pub struct RulesLane {
     placed: Option<BTreeMap<ChainKey, Placed>>,
     /// Chains without a hook, as far as known.
     chains: BTreeSet<ChainKey>,
-    /// Chains of a predecessor that have a hook where ours have none.
-    hooked: BTreeSet<ChainKey>,
 }
 
 impl RulesLane {
     /// Opens nothing yet; the socket is opened at first use, on the lane's own thread.
     pub fn new(names: Names) -> RulesLane {
-        let (chains, hooked) = (BTreeSet::new(), BTreeSet::new());
-        RulesLane { names, link: Link::default(), placed: None, chains, hooked }
+        RulesLane { names, link: Link::default(), placed: None, chains: BTreeSet::new() }
     }
 
     /// Adds the socket's port to these before anything is written through it.
@@ -65,9 +62,6 @@ impl RulesLane {
             let key = key_of(family, &found.name);
             if hook(&key).is_none() {
                 self.chains.insert(key.clone());
-                if found.has_hook {
-                    self.hooked.insert(key.clone());
-                }
             }
             chains.insert(key, Vec::new());
         }
@@ -190,8 +184,7 @@ impl RulesLane {
             match (chain_name(key), hook(key), lines.collect::<Result<Vec<Line>, String>>()) {
                 (Ok(_), Some(_), _) => answer(outcomes, index, format!("{} is a built-in chain", key.name)),
                 (Ok(name), None, Ok(lines)) => {
-                    let replaces_hook = self.hooked.contains(key);
-                    chains.push(Chain { key: key.clone(), name, owner, lines, replaces_hook });
+                    chains.push(Chain { key: key.clone(), name, owner, lines });
                 }
                 (Err(reason), ..) | (.., Err(reason)) => answer(outcomes, index, reason),
             }
@@ -245,7 +238,7 @@ impl RulesLane {
             let lines =
                 rules.iter().filter_map(|(place, rule)| line(rule, Some(*place), owner(rule), &context).ok());
             let (name, lines) = (chain_name(key).ok()?, lines.collect());
-            Some(Chain { key: key.clone(), name, owner: these.clone(), lines, replaces_hook: false })
+            Some(Chain { key: key.clone(), name, owner: these.clone(), lines })
         };
         touched.into_iter().filter_map(chain).collect()
     }
@@ -254,11 +247,6 @@ impl RulesLane {
         let (family, table) = (chain.key.family, self.names.table(chain.key.family));
         if chain.lines.is_empty() && hook(&chain.key).is_some() {
             return;
-        }
-        if chain.replaces_hook {
-            let doing = "replacing a chain with a hook";
-            to.remove(chain.owner.clone(), doing, kernel::empty_chain(family, table, &chain.name));
-            to.remove(chain.owner.clone(), doing, kernel::delete_chain(family, table, &chain.name));
         }
         let request = kernel::new_chain(family, table, &chain.name, hook(&chain.key));
         to.put(chain.owner.clone(), "creating the chain", request);
@@ -314,14 +302,8 @@ impl RulesLane {
         for (change, outcome) in stage.iter().zip(outcomes) {
             let done = !matches!(outcome, Some(Err(_)));
             match &change.key {
-                Key::Chain(key) if done && change.to.is_some() => {
-                    self.hooked.remove(key);
-                    self.chains.insert(key.clone());
-                }
-                Key::Chain(key) if done => {
-                    self.hooked.remove(key);
-                    self.chains.remove(key);
-                }
+                Key::Chain(key) if done && change.to.is_some() => _ = self.chains.insert(key.clone()),
+                Key::Chain(key) if done => _ = self.chains.remove(key),
                 Key::ForeignRule(..) if !done => self.placed = None,
                 _ => {}
             }
@@ -346,7 +328,6 @@ impl Lane for RulesLane {
         let mut rows = Vec::new();
         self.placed = Some(BTreeMap::new());
         self.chains.clear();
-        self.hooked.clear();
         for family in Family::ALL {
             if let Err(source) = self.read_family(family, &mut rows) {
                 self.placed = None;
@@ -391,8 +372,6 @@ struct Chain {
     name: String,
     owner: Owner,
     lines: Vec<Line>,
-    /// Whether a chain of that name and with a hook goes first.
-    replaces_hook: bool,
 }
 
 struct Line {

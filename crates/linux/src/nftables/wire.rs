@@ -38,6 +38,7 @@ pub(super) mod generation {
 /// `NFTA_CHAIN_*` and `NFTA_HOOK_*`
 pub(super) mod chain {
     pub(crate) const TABLE: u16 = 1;
+    pub(crate) const HANDLE: u16 = 2;
     pub(crate) const NAME: u16 = 3;
     pub(crate) const HOOK: u16 = 4;
     pub(crate) const POLICY: u16 = 5;

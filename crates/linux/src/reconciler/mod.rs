@@ -138,6 +138,10 @@ impl LaneState {
     fn first() -> LaneState {
         LaneState { read_wanted: true, ..LaneState::default() }
     }
+
+    fn is_at_rest(&self) -> bool {
+        self.adopted && self.in_flight.is_empty() && self.pending.is_empty()
+    }
 }
 
 impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
@@ -330,15 +334,15 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         reads.filter_map(|state| state.read_after).chain(self.retries.first().map(|(at, _)| *at)).min()
     }
 
-    /// True when no lane is busy and nothing is left to do but retries of refused rows and what waits for them.
+    /// True when every lane [is at rest](Self::is_at_rest).
     pub fn is_settled(&self) -> bool {
-        self.lanes.values().all(|state| state.adopted && !state.busy && state.pending.is_empty())
+        self.lanes.values().all(LaneState::is_at_rest)
     }
 
-    /// True when this lane has nothing in hand and nothing left to do but retries of refused rows and what waits for them.
+    /// True when this lane changes nothing and nothing is left to do but retries of refused rows and what waits for them.
+    /// It may be reading: on a slow machine one audit follows the other.
     pub fn is_at_rest(&self, lane: LaneName) -> bool {
-        let at_rest = |state: &LaneState| state.adopted && !state.busy && state.pending.is_empty();
-        self.lanes.get(&lane).is_some_and(at_rest)
+        self.lanes.get(&lane).is_some_and(LaneState::is_at_rest)
     }
 
     /// True when this lane's tables have been read.

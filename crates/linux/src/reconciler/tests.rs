@@ -526,3 +526,24 @@ fn pauses_grow_to_a_minute() {
     assert_eq!(pause(3), Duration::from_secs(2));
     assert_eq!(pause(40), Duration::from_secs(60));
 }
+
+/// On a slow machine one audit follows the other; that nothing is left to be done can be said all the same.
+#[test]
+fn a_lane_that_only_reads_is_at_rest() {
+    let (mut reconciler, now) = (Reconciler::<u8>::with_lanes([LaneName::Sets]), Instant::now());
+    reconciler.set(&1, vec![set("a")]);
+    assert!(matches!(reconciler.next_job(LaneName::Sets, now), Some(Job::Read)));
+    assert!(!reconciler.is_settled(), "nothing is known yet");
+    reconciler.was_read(LaneName::Sets, Vec::new(), |_, _| true);
+    let Some(Job::Apply(stages)) = reconciler.next_job(LaneName::Sets, now) else {
+        panic!("a set is missing")
+    };
+    reconciler.request_read(LaneName::Sets);
+    assert!(!reconciler.is_at_rest(LaneName::Sets), "it is being written");
+    let outcomes = stages.into_iter().flatten().map(|change| (change.key, Ok(()))).collect();
+    reconciler.applied(LaneName::Sets, outcomes, now);
+    assert!(matches!(reconciler.next_job(LaneName::Sets, now), Some(Job::Read)));
+    assert!(reconciler.is_at_rest(LaneName::Sets) && reconciler.is_settled());
+    reconciler.was_read(LaneName::Sets, Vec::new(), |_, _| true);
+    assert!(!reconciler.is_settled(), "somebody took it away");
+}

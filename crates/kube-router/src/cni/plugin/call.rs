@@ -1,5 +1,6 @@
 //! What the runtime hands to the plugin, read: environment and network configuration. No I/O.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::names;
 use crate::options::duration::GoDuration;
 
 /// Versions of the specification that are spoken. Their results are handed on as they are.
-pub(super) const VERSIONS: [&str; 4] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0"];
+pub(super) const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
 /// How long is waited if the configuration does not say.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,7 +28,16 @@ pub(super) enum Verb {
     Add,
     Check,
     Delete,
+    Status,
+    Collect,
     Version,
+}
+
+impl Verb {
+    /// Whether it is about one sandbox.
+    fn has_sandbox(self) -> bool {
+        matches!(self, Verb::Add | Verb::Check | Verb::Delete)
+    }
 }
 
 /// What becomes of a pod whose rules are not there in time.
@@ -52,6 +62,8 @@ pub(super) struct Call {
     /// `CNI_ARGS`.
     arguments: String,
     previous: Option<Value>,
+    /// The containers that are there, where `GC` tells.
+    pub(super) attached: Option<BTreeSet<String>>,
 }
 
 /// Keys of the network configuration that concern the plugin.
@@ -63,6 +75,15 @@ struct Configuration {
     on_timeout: Option<String>,
     socket: Option<PathBuf>,
     prev_result: Option<Value>,
+    #[serde(rename = "cni.dev/valid-attachments")]
+    attachments: Option<Vec<Attachment>>,
+}
+
+/// A sandbox's interface that is in use.
+#[derive(Debug, Deserialize)]
+struct Attachment {
+    #[serde(rename = "containerID")]
+    container: String,
 }
 
 /// A result of the plugins before, as far as it is looked at. All versions spoken have these keys.
@@ -93,8 +114,10 @@ impl Verb {
             Some("ADD") => Ok(Verb::Add),
             Some("CHECK") => Ok(Verb::Check),
             Some("DEL") => Ok(Verb::Delete),
+            Some("STATUS") => Ok(Verb::Status),
+            Some("GC") => Ok(Verb::Collect),
             Some("VERSION") => Ok(Verb::Version),
-            Some(_) => Err(bad("CNI_COMMAND", "is none of ADD, CHECK, DEL, VERSION")),
+            Some(_) => Err(bad("CNI_COMMAND", "is none of ADD, CHECK, DEL, STATUS, GC, VERSION")),
             None => Err(bad(
                 "CNI_COMMAND",
                 "is not set; this is a CNI plugin, to be started by a container runtime",
@@ -114,21 +137,27 @@ impl Call {
         input: &str,
     ) -> Result<Call, PluginError> {
         let configuration: Configuration = serde_json::from_str(input).map_err(PluginError::Decode)?;
-        let Configuration { cni_version: version, timeout, on_timeout, socket, prev_result } = configuration;
+        let Configuration { cni_version: version, timeout, on_timeout, socket, prev_result, attachments } =
+            configuration;
         if !VERSIONS.contains(&version.as_str()) {
             return Err(PluginError::Version(version));
         }
-        let container = environment("CNI_CONTAINERID").filter(|id| !id.is_empty());
+        let container = match environment("CNI_CONTAINERID").filter(|id| !id.is_empty()) {
+            None if verb.has_sandbox() => return Err(bad("CNI_CONTAINERID", "is not set")),
+            container => container.unwrap_or_default(),
+        };
+        let names = |list: Vec<Attachment>| list.into_iter().map(|attachment| attachment.container).collect();
         Ok(Call {
             verb,
             timeout: timeout.map_or(Ok(TIMEOUT), timeout_of)?,
             on_timeout: on_timeout.map_or(Ok(OnTimeout::Closed), on_timeout_of)?,
             socket: socket.unwrap_or_else(|| names::SOCKET.into()),
             version,
-            container: container.ok_or(bad("CNI_CONTAINERID", "is not set"))?,
+            container,
             interface: environment("CNI_IFNAME").unwrap_or_default(),
             arguments: environment("CNI_ARGS").unwrap_or_default(),
             previous: prev_result,
+            attached: attachments.map(names),
         })
     }
 
@@ -288,6 +317,19 @@ mod tests {
         assert_eq!(call.sandbox().unwrap().addresses.len(), 1);
         let handed_on: Value = serde_json::from_str(&call.result().unwrap()).unwrap();
         assert_eq!(handed_on["cniVersion"], "1.0.0", "a result tells its version");
+    }
+
+    #[test]
+    fn who_collects_garbage_tells_what_is_in_use() {
+        let input = json!({
+            "cniVersion": "1.1.0", "name": "mynet", "type": "kube-router-cni",
+            "cni.dev/valid-attachments": [{ "containerID": "c1", "ifname": "eth0" }],
+        });
+        let call = Call::read(Verb::Collect, |_| None, &input.to_string()).unwrap();
+        assert_eq!(call.attached, Some(BTreeSet::from(["c1".to_owned()])));
+        let silent = json!({ "cniVersion": "1.1.0", "name": "mynet" }).to_string();
+        assert_eq!(Call::read(Verb::Collect, |_| None, &silent).unwrap().attached, None);
+        assert!(Call::read(Verb::Delete, |_| None, &silent).is_err(), "which one?");
     }
 
     #[test]

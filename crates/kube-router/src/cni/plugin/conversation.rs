@@ -7,7 +7,7 @@ use hyper::{Method, StatusCode};
 
 use super::PluginError;
 use super::call::Call;
-use crate::cni::wire;
+use crate::cni::wire::{self, Sandbox};
 use crate::status::client::{ClientError, ask};
 
 /// Between two tries to reach an agent that is not there.
@@ -19,7 +19,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Announces the pod until its rules are in the kernel. Bounded by the call's timeout.
 pub(super) async fn announce(call: &Call) -> Result<(), PluginError> {
-    let body = body(call)?;
+    let body = body(&call.sandbox()?)?;
     let end = Instant::now() + call.timeout;
     loop {
         let left = end.saturating_duration_since(Instant::now());
@@ -44,9 +44,19 @@ pub(super) async fn announce(call: &Call) -> Result<(), PluginError> {
     }
 }
 
+/// Whether an agent answers, whatever it says.
+pub(super) async fn is_there(call: &Call) -> Result<(), PluginError> {
+    let asked = ask(&call.socket, Method::OPTIONS, wire::PATH, Bytes::new());
+    match tokio::time::timeout(call.timeout, asked).await {
+        Err(_) => Err(PluginError::Unavailable(ClientError::Late)),
+        Ok(Err(error)) => Err(PluginError::Unavailable(error)),
+        Ok(Ok(_)) => Ok(()),
+    }
+}
+
 /// Tells an agent, if there is one, that the sandbox is gone.
-pub(super) async fn withdraw(call: &Call) -> Result<(), PluginError> {
-    let asked = ask(&call.socket, Method::DELETE, wire::PATH, body(call)?);
+pub(super) async fn withdraw(call: &Call, sandbox: &Sandbox) -> Result<(), PluginError> {
+    let asked = ask(&call.socket, Method::DELETE, wire::PATH, body(sandbox)?);
     match tokio::time::timeout(FAREWELL, asked).await {
         Err(_) => Err(PluginError::Unanswered(ClientError::Late)),
         Ok(Err(error)) => Err(PluginError::Unanswered(error)),
@@ -54,8 +64,8 @@ pub(super) async fn withdraw(call: &Call) -> Result<(), PluginError> {
     }
 }
 
-fn body(call: &Call) -> Result<Bytes, PluginError> {
-    let text = serde_json::to_vec(&call.sandbox()?).map_err(PluginError::Decode)?;
+fn body(sandbox: &Sandbox) -> Result<Bytes, PluginError> {
+    let text = serde_json::to_vec(sandbox).map_err(PluginError::Decode)?;
     Ok(Bytes::from(text))
 }
 

@@ -46,6 +46,9 @@ pub enum PluginError {
     /// No agent has answered in time.
     #[error("the pod's rules are not known to be in the kernel: {0}")]
     Unanswered(ClientError),
+    /// No agent answers, so that no pod could start.
+    #[error("no agent is there to wait for: {0}")]
+    Unavailable(ClientError),
     /// The agent has not done it in time, or will not.
     #[error("the pod's rules are not in the kernel: {0}")]
     NotReady(String),
@@ -62,6 +65,8 @@ impl PluginError {
             PluginError::Configuration { .. } => 7,
             // "Try again later."
             PluginError::Unanswered(_) | PluginError::NotReady(_) => 11,
+            // "The plugin is not available (i.e. cannot service ADD requests)."
+            PluginError::Unavailable(_) => 50,
             PluginError::Runtime(_) => 100,
         }
     }

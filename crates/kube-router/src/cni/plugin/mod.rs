@@ -9,6 +9,8 @@
 //! | `ADD` | writes the pod's record, tells the agent, waits for the pod's rules |
 //! | `CHECK` | the same without a record |
 //! | `DEL` | removes the record, tells the agent if there is one; never fails for want of one |
+//! | `STATUS` | fails while no agent answers, if pods would not start without one |
+//! | `GC` | does what `DEL` does for every pod that is recorded and not in use |
 //! | `VERSION` | lists the versions spoken |
 
 mod call;
@@ -24,6 +26,7 @@ use call::{Call, OnTimeout, Verb};
 pub use error::PluginError;
 
 use super::records;
+use super::wire::Sandbox;
 use crate::names;
 
 /// Longest network configuration taken in, bytes.
@@ -67,6 +70,11 @@ fn run(environment: impl Fn(&str) -> Option<String>, input: &str) -> Result<Stri
             delete(&call)?;
             Ok(String::new())
         }
+        Verb::Status => settle(&call, converse(conversation::is_there(&call))).map(|()| String::new()),
+        Verb::Collect => {
+            collect(&call)?;
+            Ok(String::new())
+        }
         Verb::Version => Ok(call::versions(input)),
     }
 }
@@ -92,9 +100,22 @@ fn hand_over(call: &Call) -> Result<(), PluginError> {
 fn delete(call: &Call) -> Result<(), PluginError> {
     // A sandbox of no pod was never handed over.
     let Ok(sandbox) = call.sandbox() else { return Ok(()) };
-    records::remove(&records::folder(&call.socket), &sandbox)?;
+    forget(call, &sandbox)
+}
+
+/// Forgets recorded sandboxes that are in use no more. A runtime that does not say which are removes none.
+fn collect(call: &Call) -> Result<(), PluginError> {
+    let Some(attached) = &call.attached else { return Ok(()) };
+    let (recorded, _unreadable) = records::read_all(&records::folder(&call.socket));
+    let gone = recorded.iter().filter(|sandbox| !attached.contains(&sandbox.container));
+    // One that cannot be forgotten keeps none of the others.
+    gone.map(|sandbox| forget(call, sandbox)).fold(Ok(()), Result::and)
+}
+
+fn forget(call: &Call, sandbox: &Sandbox) -> Result<(), PluginError> {
+    records::remove(&records::folder(&call.socket), sandbox)?;
     // An agent that is not there has nothing to forget.
-    drop(converse(conversation::withdraw(call)));
+    drop(converse(conversation::withdraw(call, sandbox)));
     Ok(())
 }
 
