@@ -3,21 +3,22 @@
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::DestinationId;
+use crate::chunked::Chunked;
 use crate::family::Family;
 
 /// The prefixes of one family.
 #[derive(Debug)]
 pub(super) enum Prefixes {
-    V4(Vec<Ipv4Net>),
-    V6(Vec<Ipv6Net>),
+    V4(Chunked<Ipv4Net>),
+    V6(Chunked<Ipv6Net>),
 }
 
 impl Prefixes {
     /// None yet.
     pub(super) const fn new(family: Family) -> Self {
         match family {
-            Family::Ipv4Unicast => Prefixes::V4(Vec::new()),
-            Family::Ipv6Unicast => Prefixes::V6(Vec::new()),
+            Family::Ipv4Unicast => Prefixes::V4(Chunked::new()),
+            Family::Ipv6Unicast => Prefixes::V6(Chunked::new()),
         }
     }
 
@@ -40,7 +41,7 @@ impl Prefixes {
 
     /// Gives a prefix a number: the next one, or one that was another's. The prefix is of this family.
     pub(super) fn put(&mut self, id: DestinationId, prefix: IpNet) {
-        fn set<N>(all: &mut Vec<N>, id: DestinationId, net: N) {
+        fn set<N>(all: &mut Chunked<N>, id: DestinationId, net: N) {
             match all.get_mut(id as usize) {
                 Some(place) => *place = net,
                 None => all.push(net),

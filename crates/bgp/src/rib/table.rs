@@ -16,6 +16,7 @@ use super::paths::Paths;
 use super::prefixes::Prefixes;
 use super::{DestinationId, Path, Refusal, Selector, Standing};
 use crate::attributes::Attributes;
+use crate::chunked::Chunked;
 use crate::family::Family;
 use crate::source::PeerId;
 
@@ -33,7 +34,7 @@ struct Destination {
 pub(crate) struct Table {
     prefixes: Prefixes,
     /// As many as prefixes.
-    destinations: Vec<Destination>,
+    destinations: Chunked<Destination>,
     numbers: HashTable<DestinationId>,
     hasher: DefaultHashBuilder,
     free: Vec<DestinationId>,
@@ -57,20 +58,34 @@ impl Change {
     }
 }
 
+/// How many bits of a prefix say where in its neighbourhood of slots it stands.
+const NEAR: u32 = 4;
+
 /// A prefix as a number of the table's slots; keyed at random for each table, so that peers cannot choose prefixes that
 /// collide. A table is of one family.
+///
+/// Sixteen neighbours of one length stand in sixteen neighbouring slots: peers tell neighbours together, and a look-up in a
+/// table of a million costs little but the way to memory. Where the sixteen stand is the key's secret. The lowest bits
+/// are the slot and the highest the mark by which slots are told apart, so neighbours differ in both.
 fn hash(hasher: &DefaultHashBuilder, prefix: &IpNet) -> u64 {
     let mut state = hasher.build_hasher();
-    match prefix {
+    let mask = (1 << NEAR) - 1;
+    let length = prefix.prefix_len();
+    let near = match prefix {
         IpNet::V4(net) => {
-            state.write_u64(u64::from(u32::from(net.addr())) << 8 | u64::from(net.prefix_len()))
+            let number = u64::from(u32::from(net.addr())) >> (32 - u32::from(length));
+            state.write_u64((number >> NEAR) << 8 | u64::from(length));
+            number & mask
         }
         IpNet::V6(net) => {
-            state.write_u128(u128::from(net.addr()));
-            state.write_u8(net.prefix_len());
+            // No bits at all are no number to be shifted by.
+            let number = u128::from(net.addr()).checked_shr(128 - u32::from(length)).unwrap_or(0);
+            state.write_u128(number >> NEAR);
+            state.write_u8(length);
+            number as u64 & mask
         }
-    }
-    state.finish()
+    };
+    state.finish() ^ near ^ near << (u64::BITS - NEAR)
 }
 
 /// Selected paths at a moment, the best first and the others by peer. Attributes are interned, so that their address says
@@ -82,7 +97,7 @@ impl Table {
     pub(crate) fn new(family: Family) -> Self {
         Table {
             prefixes: Prefixes::new(family),
-            destinations: Vec::new(),
+            destinations: Chunked::new(),
             numbers: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             free: Vec::new(),
@@ -139,7 +154,7 @@ impl Table {
 
     /// Every destination that has paths, in no particular order. O(table).
     pub(crate) fn iter(&self) -> impl Iterator<Item = (DestinationId, IpNet, &[Path])> {
-        let numbered = (0..).zip(&self.destinations);
+        let numbered = (0..).zip(self.destinations.iter());
         numbered
             .filter(|(_, destination)| !destination.paths.is_empty())
             .filter_map(|(id, destination)| Some((id, self.prefix(id)?, &*destination.paths)))
@@ -259,13 +274,17 @@ impl Table {
 
 impl Destination {
     fn selection(&self) -> Selection {
-        let selected = |path: &&Path| matches!(path.standing, Standing::Best | Standing::Multipath);
-        let mut selection: Selection = self
-            .paths
-            .iter()
-            .filter(selected)
-            .filter_map(|path| Some((path.peer, Arc::as_ptr(path.accepted.as_ref()?))))
-            .collect();
+        let selected = |path: &Path| {
+            let is = matches!(path.standing, Standing::Best | Standing::Multipath);
+            Some((path.peer, Arc::as_ptr(path.accepted.as_ref().filter(|_| is)?)))
+        };
+        let mut selection = Selection::new();
+        // Most often there is one, and it needs no order.
+        if let [only] = &*self.paths {
+            selection.extend(selected(only));
+            return selection;
+        }
+        selection.extend(self.paths.iter().filter_map(selected));
         if let Some((_, others)) = selection.split_first_mut() {
             others.sort_unstable_by_key(|(peer, _)| *peer);
         }
