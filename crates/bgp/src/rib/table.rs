@@ -3,7 +3,6 @@
 //! A destination without paths stays while somebody has yet to hear of it ([`Table::pin`]): then its number is free
 //! for another.
 
-use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use hashbrown::DefaultHashBuilder;
@@ -13,7 +12,7 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use super::paths::Paths;
-use super::prefixes::Prefixes;
+use super::prefixes::{Prefixes, hash};
 use super::{DestinationId, Path, Refusal, Selector, Standing};
 use crate::attributes::Attributes;
 use crate::chunked::Chunked;
@@ -56,36 +55,6 @@ impl Change {
     pub(crate) fn is_some(&self) -> bool {
         self.best.is_some() || self.multipath
     }
-}
-
-/// How many bits of a prefix say where in its neighbourhood of slots it stands.
-const NEAR: u32 = 4;
-
-/// A prefix as a number of the table's slots; keyed at random for each table, so that peers cannot choose prefixes that
-/// collide. A table is of one family.
-///
-/// Sixteen neighbours of one length stand in sixteen neighbouring slots: peers tell neighbours together, and a look-up in a
-/// table of a million costs little but the way to memory. Where the sixteen stand is the key's secret. The lowest bits
-/// are the slot and the highest the mark by which slots are told apart, so neighbours differ in both.
-fn hash(hasher: &DefaultHashBuilder, prefix: &IpNet) -> u64 {
-    let mut state = hasher.build_hasher();
-    let mask = (1 << NEAR) - 1;
-    let length = prefix.prefix_len();
-    let near = match prefix {
-        IpNet::V4(net) => {
-            let number = u64::from(u32::from(net.addr())) >> (32 - u32::from(length));
-            state.write_u64((number >> NEAR) << 8 | u64::from(length));
-            number & mask
-        }
-        IpNet::V6(net) => {
-            // No bits at all are no number to be shifted by.
-            let number = u128::from(net.addr()).checked_shr(128 - u32::from(length)).unwrap_or(0);
-            state.write_u128(number >> NEAR);
-            state.write_u8(length);
-            number as u64 & mask
-        }
-    };
-    state.finish() ^ near ^ near << (u64::BITS - NEAR)
 }
 
 /// Selected paths at a moment, the best first and the others by peer. Attributes are interned, so that their address says
