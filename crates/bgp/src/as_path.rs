@@ -1,5 +1,6 @@
 //! The AS path: through which systems a path came (RFC 4271 section 5.1.2, RFC 5065, RFC 6793).
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// What the numbers of a segment are (the code on the wire).
@@ -70,10 +71,17 @@ impl AsPath {
     pub fn new(segments: impl IntoIterator<Item = Segment>) -> Self {
         let mut words = Vec::new();
         for segment in segments {
-            for asns in segment.asns.chunks(SEGMENT_MAX) {
-                words.push((segment.kind as u32) << 16 | asns.len() as u32);
-                words.extend_from_slice(asns);
-            }
+            push(&mut words, segment.kind, &segment.asns);
+        }
+        AsPath { words: words.into() }
+    }
+
+    /// A path of segments somebody else has.
+    pub(crate) fn of<'a>(segments: impl IntoIterator<Item = (SegmentKind, &'a [u32])>) -> Self {
+        // Nearly all paths are one sequence, and few of those are longer.
+        let mut words = Vec::with_capacity(8);
+        for (kind, asns) in segments {
+            push(&mut words, kind, asns);
         }
         AsPath { words: words.into() }
     }
@@ -131,21 +139,49 @@ impl AsPath {
     /// (RFC 4271 section 5.1.2 b).
     #[must_use]
     pub fn prepended(&self, asn: u32, times: usize) -> Self {
-        let mut asns = vec![asn; times];
         let mut rest = Segments { rest: &self.words };
-        if let Some((SegmentKind::Sequence, first)) = self.segments().next() {
-            rest.next();
-            asns.extend_from_slice(first);
+        let first = match self.segments().next() {
+            Some((SegmentKind::Sequence, first)) => {
+                rest.next();
+                first
+            }
+            _ => &[],
+        };
+        let count = times + first.len();
+        // Most often there are segments before and as many after.
+        let mut words = Vec::with_capacity(times + self.words.len());
+        if count > SEGMENT_MAX {
+            let all: Vec<u32> = std::iter::repeat_n(asn, times).chain(first.iter().copied()).collect();
+            push(&mut words, SegmentKind::Sequence, &all);
+        } else if count > 0 {
+            words.push(header(SegmentKind::Sequence, count));
+            words.extend(std::iter::repeat_n(asn, times));
+            words.extend_from_slice(first);
         }
-        let lead = AsPath::sequence(asns);
-        AsPath { words: lead.words.iter().chain(rest.rest).copied().collect() }
+        words.extend_from_slice(rest.rest);
+        AsPath { words: words.into() }
     }
 
     /// The path without confederation segments, as an external peer has to see it (RFC 5065 section 4.1).
     #[must_use]
-    pub fn without_confederation(&self) -> Self {
-        let external = self.segments().filter(|(kind, _)| kind.is_external());
-        AsPath::new(external.map(|(kind, asns)| Segment { kind, asns: asns.to_vec() }))
+    pub fn without_confederation(&self) -> Cow<'_, Self> {
+        match self.segments().all(|(kind, _)| kind.is_external()) {
+            true => Cow::Borrowed(self),
+            false => Cow::Owned(AsPath::of(self.segments().filter(|(kind, _)| kind.is_external()))),
+        }
+    }
+}
+
+/// What stands before the numbers of a segment.
+const fn header(kind: SegmentKind, count: usize) -> u32 {
+    (kind as u32) << 16 | count as u32
+}
+
+/// Appends a segment, or several where one is too short.
+fn push(words: &mut Vec<u32>, kind: SegmentKind, asns: &[u32]) {
+    for asns in asns.chunks(SEGMENT_MAX) {
+        words.push(header(kind, asns.len()));
+        words.extend_from_slice(asns);
     }
 }
 

@@ -3,9 +3,11 @@
 //! Paths share their attributes with many others: a router announces thousands of prefixes with one set. The table
 //! holds each set once, and equality of interned attributes is equality of pointers.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::attributes::Attributes;
 
@@ -13,8 +15,16 @@ use crate::attributes::Attributes;
 /// addition costs O(1) on average and no path needs to give notice.
 #[derive(Debug, Default)]
 pub(crate) struct Interner {
-    copies: HashSet<Arc<Attributes>>,
+    copies: HashTable<Held>,
+    hasher: DefaultHashBuilder,
     sweep_at: usize,
+}
+
+/// Attributes with their hash: to read them all again whenever the table grows would cost more than the room.
+#[derive(Debug)]
+struct Held {
+    hash: u64,
+    attributes: Arc<Attributes>,
 }
 
 /// Below this number of copies a sweep would free nothing worth the walk.
@@ -23,22 +33,26 @@ const SWEEP_MIN: usize = 1024;
 impl Interner {
     /// The one copy of these attributes.
     pub(crate) fn intern(&mut self, attributes: Arc<Attributes>) -> Arc<Attributes> {
-        if let Some(copy) = self.copies.get(&attributes) {
-            return copy.clone();
-        }
+        let hash = self.hasher.hash_one(&*attributes);
         if self.copies.len() >= self.sweep_at.max(SWEEP_MIN) {
             self.sweep();
         }
-        self.copies.insert(attributes.clone());
-        attributes
+        let is_it = |copy: &Held| copy.hash == hash && copy.attributes == attributes;
+        match self.copies.entry(hash, is_it, |copy| copy.hash) {
+            Entry::Occupied(there) => there.get().attributes.clone(),
+            Entry::Vacant(place) => {
+                place.insert(Held { hash, attributes: attributes.clone() });
+                attributes
+            }
+        }
     }
 
     /// Lets go of copies nobody uses. O(copies).
     pub(crate) fn sweep(&mut self) {
-        self.copies.retain(|copy| Arc::strong_count(copy) > 1);
+        self.copies.retain(|copy| Arc::strong_count(&copy.attributes) > 1);
         self.sweep_at = self.copies.len() * 2;
         if self.copies.capacity() > 4 * self.copies.len().max(SWEEP_MIN) {
-            self.copies.shrink_to(self.copies.len());
+            self.copies.shrink_to(self.copies.len(), |copy| copy.hash);
         }
     }
 

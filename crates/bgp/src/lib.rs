@@ -7,6 +7,7 @@ pub mod adj_out;
 pub mod as_path;
 pub mod asn;
 pub mod attributes;
+mod chunked;
 pub mod community;
 pub mod config;
 pub mod driver;

@@ -213,7 +213,7 @@ pub(crate) fn client(nodes: u32, prefixes: usize) -> Speaker {
         for n in 1..=nodes {
             let attributes = Attributes {
                 originator_id: Some(Ipv4Addr::from(0x0b00_0000 + n)),
-                cluster_list: vec![Ipv4Addr::from(0x0b00_0000 + reflector)],
+                cluster_list: [Ipv4Addr::from(0x0b00_0000 + reflector)].into(),
                 ..Attributes::local(peer(n))
             };
             speaker.update(peer(reflector), own_prefixes(n, prefixes, attributes), now);

@@ -78,13 +78,13 @@ impl Exporter<'_> {
         let (Some(attributes), Some(source)) = (&path.accepted, self.sources.get(path.peer)) else {
             return Err(Withheld::Policy);
         };
-        may_tell(view.kind, source.kind, attributes)?;
         if self.policy.is_none() && self.external_needs_policy && view.kind == SourceKind::External {
             return Err(Withheld::NoPolicy);
         }
         let told = match &prepared.0 {
             Some((peer, from, to)) if *peer == path.peer && Arc::ptr_eq(from, attributes) => to.clone(),
             _ => {
+                may_tell(view.kind, source.kind, attributes)?;
                 let told = interner.intern(Arc::new(self.prepare(view, source, attributes)));
                 prepared.0 = Some((path.peer, attributes.clone(), told.clone()));
                 told
@@ -103,7 +103,7 @@ impl Exporter<'_> {
                 };
                 match policy.apply(self.sets, &subject, &told).ok_or(Withheld::Policy)? {
                     Cow::Borrowed(_) => told,
-                    Cow::Owned(changed) => interner.intern(Arc::new(changed)),
+                    Cow::Owned(changed) => interner.intern(changed),
                 }
             }
         };
@@ -118,19 +118,30 @@ impl Exporter<'_> {
 
     /// The path as it leaves us, policies apart.
     fn prepare(&self, view: &View, source: &Source, attributes: &Attributes) -> Attributes {
-        let mut told = attributes.clone();
+        let external = view.kind == SourceKind::External;
+        let own_path = source.kind == SourceKind::Local;
+        let mut told = Attributes {
+            // Nothing is copied that is replaced anyway: this is done for every set of attributes there is.
+            as_path: if external {
+                attributes.as_path.without_confederation().prepended(self.asn, 1)
+            } else {
+                attributes.as_path.clone()
+            },
+            communities: attributes.communities.clone(),
+            large_communities: attributes.large_communities.clone(),
+            cluster_list: if external { Box::default() } else { attributes.cluster_list.clone() },
+            unknown: attributes.unknown.clone(),
+            ..*attributes
+        };
         // A link-local next hop holds on one link only (RFC 2545 section 3), and we do not know who shares it.
         told.next_hop.link_local = None;
         let ours = || NextHop::from(view.own_address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
-        let own_path = source.kind == SourceKind::Local;
-        if told.next_hop.global.is_unspecified() || (view.kind == SourceKind::External && !own_path) {
+        if told.next_hop.global.is_unspecified() || (external && !own_path) {
             told.next_hop = ours();
         }
-        if view.kind == SourceKind::External {
-            told.as_path = told.as_path.without_confederation().prepended(self.asn, 1);
+        if external {
             told.local_pref = None;
             told.originator_id = None;
-            told.cluster_list = Vec::new();
             if !own_path {
                 // RFC 4271 section 5.1.4: not passed on to another system.
                 told.med = None;
@@ -139,7 +150,7 @@ impl Exporter<'_> {
             told.local_pref.get_or_insert(self.default_local_pref);
             if matches!(source.kind, SourceKind::Client | SourceKind::NonClient) {
                 told.originator_id.get_or_insert(source.router_id);
-                told.cluster_list.insert(0, self.cluster_id);
+                told.cluster_list = [&[self.cluster_id], &attributes.cluster_list[..]].concat().into();
             }
         }
         told

@@ -11,6 +11,7 @@ use super::export::{Exporter, Prepared, View};
 use super::feed::{Feed, Walk};
 use super::log::{Log, Tag};
 use crate::attributes::Attributes;
+use crate::chunked::Chunked;
 use crate::family::Family;
 use crate::interner::Interner;
 use crate::rib::{DestinationId, Table};
@@ -33,7 +34,7 @@ pub(crate) struct Group {
     pub(crate) view: View,
     pub(super) family: Family,
     /// By destination; may be shorter than the table.
-    pub(super) slots: Vec<Slot>,
+    pub(super) slots: Chunked<Slot>,
     pub(super) log: Log,
     pub(super) members: HashMap<PeerId, Feed>,
     /// Batches made lately, while nothing has changed since.
@@ -53,7 +54,7 @@ impl Group {
         let mut group = Group {
             view,
             family,
-            slots: Vec::new(),
+            slots: Chunked::new(),
             log: Log::default(),
             members: HashMap::new(),
             batches: Vec::new(),
@@ -107,7 +108,7 @@ impl Group {
             if attributes.is_none() {
                 return false;
             }
-            self.slots.resize_with(at + 1, Slot::default);
+            self.slots.grow(at + 1);
         }
         let Some(slot) = self.slots.get_mut(at) else { return false };
         let unchanged = match (&slot.attributes, &attributes) {
@@ -162,9 +163,7 @@ impl Group {
                 only.grow_and_insert(at);
             }
         }
-        if self.slots.len() < end {
-            self.slots.resize_with(end, Slot::default);
-        }
+        self.slots.grow(end);
         for bit in old.told.ones() {
             let Some(slot) = self.slots.get_mut(bit) else { continue };
             slot.told += 1;

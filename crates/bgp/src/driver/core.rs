@@ -1,6 +1,6 @@
 //! The loop of a driver.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 
 use super::connection::Connection;
 use super::event::Event;
+use super::events::News;
 use super::inbound::Inbound;
 use super::listeners::Listeners;
 use super::mailbox::{Mailbox, Wishes};
@@ -25,8 +26,8 @@ use crate::wire::notification::Cease;
 const INBOUND: usize = 128;
 /// How long the end waits for connections to say their last words.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// News the caller has not read, beyond which peers are not listened to.
-pub(super) const PENDING: usize = 1024;
+/// News that are handed over at once. While so many have no place to go, peers are not listened to.
+pub(super) const PENDING: usize = 512;
 
 /// A connection, or an attempt at one.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ pub(super) enum Socket {
 }
 
 /// The task of a driver: waits for a configuration that can be used, then runs.
-pub(super) async fn drive(mailbox: Arc<Mailbox>, seed: u64, news: mpsc::Sender<Event>) {
+pub(super) async fn drive(mailbox: Arc<Mailbox>, seed: u64, news: News) {
     loop {
         mailbox.wait().await;
         let Wishes { configuration, requests, stop, .. } = mailbox.take_but_paths();
@@ -59,7 +60,7 @@ pub(super) async fn drive(mailbox: Arc<Mailbox>, seed: u64, news: mpsc::Sender<E
             return core.run(&mailbox).await;
         }
         for objection in config.objections() {
-            if news.send(Event::Objection(objection)).await.is_err() {
+            if news.send(vec![Event::Objection(objection)]).await.is_err() {
                 return;
             }
         }
@@ -85,8 +86,8 @@ pub(super) struct Core {
     pub(super) unreachable: BTreeSet<IpAddr>,
     /// Families in which selection waits after a restart of ours.
     pub(super) deferring: Families,
-    pub(super) pending: VecDeque<Event>,
-    pub(super) news: mpsc::Sender<Event>,
+    pub(super) pending: Vec<Event>,
+    pub(super) news: News,
     pub(super) inbound: mpsc::Sender<Inbound>,
     pub(super) arrivals: mpsc::Receiver<Inbound>,
     pub(super) random: fastrand::Rng,
@@ -94,7 +95,7 @@ pub(super) struct Core {
 
 impl Core {
     /// A driver at rest: the configuration without listeners and peers.
-    fn new(config: &Config, routing: Routing, seed: u64, news: mpsc::Sender<Event>) -> Self {
+    fn new(config: &Config, routing: Routing, seed: u64, news: News) -> Self {
         let (inbound, arrivals) = mpsc::channel(INBOUND);
         let bare = Config { peers: BTreeMap::new(), listen: Vec::new(), ..config.clone() };
         Core {
@@ -109,7 +110,7 @@ impl Core {
             refreshing: HashMap::new(),
             unreachable: BTreeSet::new(),
             deferring: Families::all(),
-            pending: VecDeque::new(),
+            pending: Vec::new(),
             news,
             inbound,
             arrivals,
@@ -135,10 +136,10 @@ impl Core {
                     self.take_what_is_there();
                 }
                 permit = news.reserve(), if !self.pending.is_empty() => {
-                    match (permit, self.pending.pop_front()) {
-                        (Ok(permit), Some(event)) => permit.send(event),
-                        // Nobody reads: the news has nowhere to go.
-                        _ => self.pending.clear(),
+                    let batch = std::mem::take(&mut self.pending);
+                    // If nobody reads, the news has nowhere to go.
+                    if let Ok(permit) = permit {
+                        permit.send(batch);
                     }
                 }
                 () = sleep_until(deadline) => self.tick(),

@@ -7,6 +7,7 @@
 mod connection;
 mod core;
 mod event;
+mod events;
 mod inbound;
 mod listeners;
 mod mailbox;
@@ -19,9 +20,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use tokio::runtime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 pub use event::{Event, PeerReport};
+pub use events::Events;
 
 use crate::attributes::Attributes;
 use crate::config::Config;
@@ -29,14 +31,11 @@ use crate::policy::{PrefixRange, SetName};
 use crate::speaker::{PathView, Routing};
 use mailbox::{Mailbox, Request};
 
-/// News that may wait for the caller. While it does not read, peers are not listened to.
-const EVENTS: usize = 1024;
-
 /// Starts a driver. It begins with the first [`Handle::configure`] and ends with [`Handle::stop`], or when the last handle
 /// is dropped; after that the news end. `seed` makes its pauses differ from other speakers'.
-pub fn start(runtime: &runtime::Handle, seed: u64) -> (Handle, mpsc::Receiver<Event>) {
+pub fn start(runtime: &runtime::Handle, seed: u64) -> (Handle, Events) {
     let mailbox = Arc::new(Mailbox::default());
-    let (news, events) = mpsc::channel(EVENTS);
+    let (news, events) = events::channel();
     runtime.spawn(core::drive(Arc::clone(&mailbox), seed, news));
     (Handle { owner: Arc::new(Owner(mailbox)) }, events)
 }

@@ -1,6 +1,5 @@
 //! What peers and the caller are told.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -26,7 +25,7 @@ impl Core {
         }
         loop {
             self.gather();
-            // Gathered is what there is room for: the caller has all of it, or is behind.
+            // Either there were no more, or there are as many as go at once, or the caller is behind.
             if self.pending.is_empty() || !self.hand_over() {
                 break;
             }
@@ -45,23 +44,23 @@ impl Core {
                 // Our restart is over: later sessions are ordinary ones.
                 self.peers.values_mut().for_each(|peer| peer.set_restarting(false));
             }
-            self.pending.push_back(Event::Routes(event));
+            self.pending.push(Event::Routes(event));
         }
     }
 
-    /// Hands the caller what it has room for; says whether that was everything. Waiting for room is the loop's part.
+    /// Hands the caller what has been gathered, if it has room; says whether it had. Waiting for room is the loop's part.
     fn hand_over(&mut self) -> bool {
-        let room = self.pending.len().min(self.news.capacity());
-        match self.news.try_reserve_many(room) {
-            Ok(permits) => {
-                permits.zip(self.pending.drain(..room)).for_each(|(permit, event)| permit.send(event));
+        match self.news.try_reserve() {
+            Ok(permit) => {
+                // A batch that is full is seldom the last one.
+                let room = if self.pending.len() < PENDING { 0 } else { PENDING };
+                permit.send(std::mem::replace(&mut self.pending, Vec::with_capacity(room)));
             }
-            // Only this task sends, so that what was there is there.
             Err(TrySendError::Full(())) => return false,
             // Nobody reads: the news has nowhere to go.
             Err(TrySendError::Closed(())) => self.pending.clear(),
         }
-        self.pending.is_empty()
+        true
     }
 
     /// Tells a peer its news, as far as its socket has room. The rest follows when the socket says so.
@@ -78,7 +77,7 @@ impl Core {
                 self.refreshed(address);
                 break;
             }
-            let mut octets = Vec::new();
+            let mut octets = Vec::with_capacity(updates.iter().map(room).sum());
             for update in &updates {
                 write(update, &codec, address, &mut octets, &mut self.pending);
             }
@@ -98,11 +97,21 @@ impl Core {
     }
 }
 
+/// About as many octets as an update takes on the wire.
+fn room(update: &Update) -> usize {
+    /// Header and attributes.
+    const HEAD: usize = 96;
+    match update {
+        Update::Reach { prefixes, .. } | Update::Unreach { prefixes, .. } => HEAD + prefixes.len() * 4,
+        Update::EndOfRib(_) => HEAD,
+    }
+}
+
 /// Writes an update for a peer. What cannot be told is taken back instead, so that the peer does not go by older news.
-fn write(update: &Update, codec: &Codec, peer: IpAddr, octets: &mut Vec<u8>, pending: &mut VecDeque<Event>) {
+fn write(update: &Update, codec: &Codec, peer: IpAddr, octets: &mut Vec<u8>, pending: &mut Vec<Event>) {
     let Err(error) = encode_update(update, codec, octets) else { return };
     if let Update::Reach { family, prefixes, .. } = update {
-        pending.push_back(Event::NotTold { peer, error, prefixes: prefixes.len() });
+        pending.push(Event::NotTold { peer, error, prefixes: prefixes.len() });
         let instead = Update::Unreach { family: *family, prefixes: prefixes.clone() };
         // A withdrawal has no attributes that could be too long.
         let _ = encode_update(&instead, codec, octets);

@@ -35,7 +35,7 @@ impl Core {
                     }
                     Err(error) => {
                         if self.unreachable.insert(peer) {
-                            self.pending.push_back(Event::Trouble(error));
+                            self.pending.push(Event::Trouble(error));
                         }
                         self.with_peer(peer, |peer, out| peer.failed(id, now, out));
                     }
@@ -57,7 +57,7 @@ impl Core {
         let address = remote.ip().to_canonical();
         let Some(config) = self.config.peers.get(&address) else { return };
         if let Err(error) = transport::prepare_accepted(&stream, config, self.config.asn) {
-            self.pending.push_back(Event::Trouble(error.to_string()));
+            self.pending.push(Event::Trouble(error.to_string()));
             return;
         }
         let Ok(ends) = ends(&stream) else { return };
@@ -131,7 +131,7 @@ impl Core {
                 Action::Up(_, negotiated) => {
                     self.speaker.peer_up(address, negotiated.clone(), now);
                     self.eager.insert(address);
-                    self.pending.push_back(Event::Up { peer: address, negotiated });
+                    self.pending.push(Event::Up { peer: address, negotiated });
                 }
                 Action::Update(update) => self.learn(address, update, now),
                 Action::RefreshRequested(family) => {
@@ -150,9 +150,9 @@ impl Core {
                     let down = if graceful { Down::Graceful } else { Down::Lost };
                     self.speaker.peer_down(address, down, now);
                     self.refreshing.remove(&address);
-                    self.pending.push_back(Event::Down { peer: address, graceful, end });
+                    self.pending.push(Event::Down { peer: address, graceful, end });
                 }
-                Action::Notice(notice) => self.pending.push_back(Event::Notice { peer: address, notice }),
+                Action::Notice(notice) => self.pending.push(Event::Notice { peer: address, notice }),
             }
         }
     }
@@ -164,7 +164,8 @@ impl Core {
             Update::EndOfRib(_) => None,
         };
         self.speaker.update(address, update, now);
-        if let (Some(family), Some(peer)) = (family, self.peers.get_mut(&address)) {
+        let bounded = |peer: &&mut Peer| peer.config().max_prefixes.is_some();
+        if let (Some(family), Some(peer)) = (family, self.peers.get_mut(&address).filter(bounded)) {
             let mut actions = Vec::new();
             peer.counted(family, self.speaker.prefix_count(address, family), now, &mut actions);
             // Seldom: the bound is reached, and deadlines are others.

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
 use ipnet::IpNet;
@@ -131,8 +132,8 @@ impl Compiled {
         &self,
         sets: &Sets,
         subject: &Subject<'_>,
-        attributes: &'a Attributes,
-    ) -> Option<Cow<'a, Attributes>> {
+        attributes: &'a Arc<Attributes>,
+    ) -> Option<Cow<'a, Arc<Attributes>>> {
         let mut attributes = Cow::Borrowed(attributes);
         let mut verdict = self.default;
         for statement in &self.statements {
@@ -174,11 +175,11 @@ impl CompiledStatement {
 }
 
 impl Actions {
-    fn apply(&self, subject: &Subject<'_>, attributes: &mut Cow<'_, Attributes>) {
+    fn apply(&self, subject: &Subject<'_>, attributes: &mut Cow<'_, Arc<Attributes>>) {
         if *self == Actions::default() {
             return;
         }
-        let changed = attributes.to_mut();
+        let changed = Arc::make_mut(attributes.to_mut());
         if let Some(preference) = self.local_pref {
             changed.local_pref = Some(preference);
         }

@@ -40,7 +40,7 @@ fn ask(policy: &Policy) -> Option<Attributes> {
         own_asn: 64_512,
         own_address: Some("203.0.113.1".parse().unwrap()),
     };
-    compiled.apply(&sets, &subject, &path()).map(Cow::into_owned)
+    compiled.apply(&sets, &subject, &Arc::new(path())).map(|kept| (**kept).clone())
 }
 
 fn statement(when: Conditions, then: Actions, verdict: Option<Verdict>) -> Statement {

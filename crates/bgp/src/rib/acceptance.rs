@@ -118,7 +118,8 @@ mod tests {
             |id| Attributes { originator_id: Some(Ipv4Addr::new(192, 0, 2, id)), ..good.clone() };
         assert_eq!(refusal(&originator(1)), Some(Refusal::OwnOriginatorId));
         assert_eq!(refusal(&originator(2)), None);
-        let reflected = |id| Attributes { cluster_list: vec![Ipv4Addr::new(192, 0, 2, id)], ..good.clone() };
+        let reflected =
+            |id| Attributes { cluster_list: [Ipv4Addr::new(192, 0, 2, id)].into(), ..good.clone() };
         assert_eq!(refusal(&reflected(100)), Some(Refusal::OwnClusterId));
         assert_eq!(refusal(&reflected(101)), None);
     }

@@ -147,11 +147,11 @@ fn each_step_decides_before_the_next() {
             Step::ClusterListLength,
             path(4, |a| {
                 a.originator_id = Some(Ipv4Addr::new(9, 9, 9, 9));
-                a.cluster_list = vec![Ipv4Addr::new(1, 1, 1, 1)];
+                a.cluster_list = [Ipv4Addr::new(1, 1, 1, 1)].into();
             }),
             path(3, |a| {
                 a.originator_id = Some(Ipv4Addr::new(9, 9, 9, 9));
-                a.cluster_list = vec![Ipv4Addr::new(1, 1, 1, 1); 2];
+                a.cluster_list = [Ipv4Addr::new(1, 1, 1, 1); 2].into();
             }),
         ),
         (Step::PeerAddress, path(5, |_| {}), path(6, |_| {})),

@@ -3,7 +3,6 @@
 //! A destination without paths stays while somebody has yet to hear of it ([`Table::pin`]): then its number is free
 //! for another.
 
-use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use hashbrown::DefaultHashBuilder;
@@ -13,9 +12,10 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use super::paths::Paths;
-use super::prefixes::Prefixes;
+use super::prefixes::{Prefixes, hash};
 use super::{DestinationId, Path, Refusal, Selector, Standing};
 use crate::attributes::Attributes;
+use crate::chunked::Chunked;
 use crate::family::Family;
 use crate::source::PeerId;
 
@@ -33,7 +33,7 @@ struct Destination {
 pub(crate) struct Table {
     prefixes: Prefixes,
     /// As many as prefixes.
-    destinations: Vec<Destination>,
+    destinations: Chunked<Destination>,
     numbers: HashTable<DestinationId>,
     hasher: DefaultHashBuilder,
     free: Vec<DestinationId>,
@@ -57,22 +57,6 @@ impl Change {
     }
 }
 
-/// A prefix as a number of the table's slots; keyed at random for each table, so that peers cannot choose prefixes that
-/// collide. A table is of one family.
-fn hash(hasher: &DefaultHashBuilder, prefix: &IpNet) -> u64 {
-    let mut state = hasher.build_hasher();
-    match prefix {
-        IpNet::V4(net) => {
-            state.write_u64(u64::from(u32::from(net.addr())) << 8 | u64::from(net.prefix_len()))
-        }
-        IpNet::V6(net) => {
-            state.write_u128(u128::from(net.addr()));
-            state.write_u8(net.prefix_len());
-        }
-    }
-    state.finish()
-}
-
 /// Selected paths at a moment, the best first and the others by peer. Attributes are interned, so that their address says
 /// which they are; whoever compares two moments keeps them alive for both.
 type Selection = SmallVec<[(PeerId, *const Attributes); 2]>;
@@ -82,7 +66,7 @@ impl Table {
     pub(crate) fn new(family: Family) -> Self {
         Table {
             prefixes: Prefixes::new(family),
-            destinations: Vec::new(),
+            destinations: Chunked::new(),
             numbers: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             free: Vec::new(),
@@ -139,7 +123,7 @@ impl Table {
 
     /// Every destination that has paths, in no particular order. O(table).
     pub(crate) fn iter(&self) -> impl Iterator<Item = (DestinationId, IpNet, &[Path])> {
-        let numbered = (0..).zip(&self.destinations);
+        let numbered = (0..).zip(self.destinations.iter());
         numbered
             .filter(|(_, destination)| !destination.paths.is_empty())
             .filter_map(|(id, destination)| Some((id, self.prefix(id)?, &*destination.paths)))
@@ -259,13 +243,17 @@ impl Table {
 
 impl Destination {
     fn selection(&self) -> Selection {
-        let selected = |path: &&Path| matches!(path.standing, Standing::Best | Standing::Multipath);
-        let mut selection: Selection = self
-            .paths
-            .iter()
-            .filter(selected)
-            .filter_map(|path| Some((path.peer, Arc::as_ptr(path.accepted.as_ref()?))))
-            .collect();
+        let selected = |path: &Path| {
+            let is = matches!(path.standing, Standing::Best | Standing::Multipath);
+            Some((path.peer, Arc::as_ptr(path.accepted.as_ref().filter(|_| is)?)))
+        };
+        let mut selection = Selection::new();
+        // Most often there is one, and it needs no order.
+        if let [only] = &*self.paths {
+            selection.extend(selected(only));
+            return selection;
+        }
+        selection.extend(self.paths.iter().filter_map(selected));
         if let Some((_, others)) = selection.split_first_mut() {
             others.sort_unstable_by_key(|(peer, _)| *peer);
         }

@@ -96,13 +96,20 @@ impl Speaker {
         let table = &self.tables(family).table;
         let prefix = table.prefix(id)?;
         let is_selected = |path: &&Path| matches!(path.standing, Standing::Best | Standing::Multipath);
-        let mut selected: SmallVec<[&Path; 4]> = table.paths(id).iter().filter(is_selected).collect();
-        selected.sort_by_key(|path| (path.standing, self.address(path.peer)));
-        let paths = selected.into_iter().filter_map(|path| {
+        let shown = |path: &Path| {
             let attributes = path.accepted.clone()?;
             Some(SelectedPath { peer: self.address(path.peer), attributes })
-        });
-        Some(Event::Selected { prefix, paths: paths.collect() })
+        };
+        let paths = match table.paths(id) {
+            // Most often there is one, and it needs no order.
+            [only] => Some(only).filter(is_selected).and_then(shown).into_iter().collect(),
+            paths => {
+                let mut selected: SmallVec<[&Path; 4]> = paths.iter().filter(is_selected).collect();
+                selected.sort_by_key(|path| (path.standing, self.address(path.peer)));
+                selected.into_iter().filter_map(shown).collect()
+            }
+        };
+        Some(Event::Selected { prefix, paths })
     }
 
     fn address(&self, id: PeerId) -> Option<IpAddr> {

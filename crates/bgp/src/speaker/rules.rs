@@ -159,7 +159,7 @@ impl Rules {
         };
         match policy.apply(&self.sets, &subject, learned).ok_or(Refusal::Policy)? {
             Cow::Borrowed(_) => Ok(learned.clone()),
-            Cow::Owned(changed) => Ok(interner.intern(Arc::new(changed))),
+            Cow::Owned(changed) => Ok(interner.intern(changed)),
         }
     }
 }

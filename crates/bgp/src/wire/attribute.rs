@@ -263,18 +263,18 @@ fn as_path(raw: &Raw<'_>, four_octets: bool) -> Option<AsPath> {
             kind: kind(segment.segment_type()),
             asns: segment.as_numbers().iter().copied().map(u32::from).collect(),
         })),
-        pkt::AsPath::As4PathSegments(segments) => AsPath::new(segments.iter().map(four_octet_segment)),
+        pkt::AsPath::As4PathSegments(segments) => AsPath::of(segments.iter().map(four_octet_segment)),
     };
     (!path.contains(0)).then_some(path)
 }
 
 fn as4_path(raw: &Raw<'_>) -> Option<AsPath> {
-    let path = AsPath::new(raw.read(pkt::As4Path::parse)?.segments().iter().map(four_octet_segment));
+    let path = AsPath::of(raw.read(pkt::As4Path::parse)?.segments().iter().map(four_octet_segment));
     (!path.contains(0)).then_some(path)
 }
 
-fn four_octet_segment(segment: &pkt::As4PathSegment) -> Segment {
-    Segment { kind: kind(segment.segment_type()), asns: segment.as_numbers().to_vec() }
+fn four_octet_segment(segment: &pkt::As4PathSegment) -> (SegmentKind, &[u32]) {
+    (kind(segment.segment_type()), segment.as_numbers())
 }
 
 const fn kind(kind: pkt::AsPathSegmentType) -> SegmentKind {

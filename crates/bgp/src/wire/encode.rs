@@ -14,6 +14,9 @@ use crate::attributes::{Attributes, NextHop, Origin};
 use crate::family::Family;
 use crate::update::Update;
 
+/// What most attribute blocks have room in.
+const ROOM: usize = 128;
+
 /// Why paths cannot be told to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
@@ -37,22 +40,15 @@ pub fn encode_update(update: &Update, codec: &Codec, out: &mut Vec<u8>) -> Resul
         Update::Reach { family, attributes, prefixes } => {
             encode_reach(*family, attributes, prefixes, codec, out)?;
         }
-        Update::Unreach { family: Family::Ipv4Unicast, prefixes } => {
-            encode_list(prefixes, MESSAGE_MAX - HEADER - 4, |list| update_message(out, list, &[], &[]));
-        }
         Update::Unreach { family, prefixes } => {
-            let mut head = Vec::new();
-            multiprotocol::encode_unreach(*family, &mut head);
-            let room = MESSAGE_MAX - HEADER - 4 - 4 - head.len();
-            encode_list(prefixes, room, |list| {
-                update_message(out, &[], &extended(code::MP_UNREACH, &head, list), &[]);
-            });
+            let mut rest = prefixes.as_slice();
+            while !rest.is_empty() {
+                rest = withdraw(*family, rest, out);
+            }
         }
-        Update::EndOfRib(Family::Ipv4Unicast) => update_message(out, &[], &[], &[]),
+        // A withdrawal of nothing.
         Update::EndOfRib(family) => {
-            let mut head = Vec::new();
-            multiprotocol::encode_unreach(*family, &mut head);
-            update_message(out, &[], &extended(code::MP_UNREACH, &head, &[]), &[]);
+            withdraw(*family, &[], out);
         }
     }
     Ok(())
@@ -85,15 +81,21 @@ fn encode_reach(
     // Room for the longest prefix, or there is no progress.
     let room = MESSAGE_MAX.checked_sub(taken).filter(|room| *room >= 17);
     let room = room.ok_or(EncodeError::TooLong(block.len()))?;
-    encode_list(prefixes, room, |list| {
-        if classic.is_some() {
-            update_message(out, &[], &block, list);
-        } else {
-            let mut all = extended(code::MP_REACH, &head, list);
-            all.extend_from_slice(&block);
-            update_message(out, &[], &all, &[]);
-        }
-    });
+    let mut rest = prefixes;
+    while !rest.is_empty() {
+        message(out, Kind::Update, |out| {
+            out.extend_from_slice(&[0, 0]);
+            counted(out, |out| {
+                if classic.is_none() {
+                    rest = multiprotocol_attribute(code::MP_REACH, &head, rest, room, out);
+                }
+                out.extend_from_slice(&block);
+            });
+            if classic.is_some() {
+                rest = prefix::encode_some(rest, room, out);
+            }
+        });
+    }
     Ok(())
 }
 
@@ -103,40 +105,51 @@ fn reach_head(family: Family, next_hop: &NextHop) -> Vec<u8> {
     head
 }
 
-/// Hands `emit` the prefixes as octets, at most `room` of them at a time.
-fn encode_list(prefixes: &[IpNet], room: usize, mut emit: impl FnMut(&[u8])) {
-    let mut list = Vec::new();
-    for net in prefixes {
-        if list.len() + prefix::encoded_len(net) > room {
-            emit(&list);
-            list.clear();
-        }
-        prefix::encode(net, &mut list);
-    }
-    if !list.is_empty() {
-        emit(&list);
-    }
-}
-
-fn update_message(out: &mut Vec<u8>, withdrawn: &[u8], attributes: &[u8], nlri: &[u8]) {
+/// Appends one message that withdraws as many of the prefixes as it holds; gives back the others.
+fn withdraw<'a>(family: Family, prefixes: &'a [IpNet], out: &mut Vec<u8>) -> &'a [IpNet] {
+    let mut rest = prefixes;
     message(out, Kind::Update, |out| {
-        for field in [withdrawn, attributes] {
-            let at = out.len();
+        if family == Family::Ipv4Unicast {
+            counted(out, |out| rest = prefix::encode_some(prefixes, MESSAGE_MAX - HEADER - 4, out));
             out.extend_from_slice(&[0, 0]);
-            out.extend_from_slice(field);
-            patch_length(out, at, field.len());
+        } else {
+            let mut head = Vec::new();
+            multiprotocol::encode_unreach(family, &mut head);
+            let room = MESSAGE_MAX - HEADER - 4 - 4 - head.len();
+            out.extend_from_slice(&[0, 0]);
+            counted(out, |out| {
+                rest = multiprotocol_attribute(code::MP_UNREACH, &head, prefixes, room, out);
+            });
         }
-        out.extend_from_slice(nlri);
     });
+    rest
 }
 
-/// A multiprotocol attribute, its length in two octets.
-fn extended(code: u8, head: &[u8], list: &[u8]) -> Vec<u8> {
-    let mut attribute = vec![OPTIONAL | EXTENDED_LENGTH, code, 0, 0];
-    attribute.extend_from_slice(head);
-    attribute.extend_from_slice(list);
-    patch_length(&mut attribute, 2, head.len() + list.len());
-    attribute
+/// Appends what `write` appends, and before it, in two octets, its length.
+fn counted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let at = out.len();
+    out.extend_from_slice(&[0, 0]);
+    write(out);
+    let length = out.len() - at - 2;
+    patch_length(out, at, length);
+}
+
+/// A multiprotocol attribute, its length in two octets, with as many of the prefixes as there is room for; gives back the
+/// others.
+fn multiprotocol_attribute<'a>(
+    code: u8,
+    head: &[u8],
+    prefixes: &'a [IpNet],
+    room: usize,
+    out: &mut Vec<u8>,
+) -> &'a [IpNet] {
+    let mut rest = prefixes;
+    out.extend_from_slice(&[OPTIONAL | EXTENDED_LENGTH, code]);
+    counted(out, |out| {
+        out.extend_from_slice(head);
+        rest = prefix::encode_some(prefixes, room, out);
+    });
+    rest
 }
 
 /// All attributes but the multiprotocol ones, in the order of their codes.
@@ -145,7 +158,7 @@ fn encode_attributes(
     next_hop: Option<Ipv4Addr>,
     codec: &Codec,
 ) -> Result<Vec<u8>, EncodeError> {
-    let mut block = Block(Vec::new());
+    let mut block = Block(Vec::with_capacity(ROOM));
     let both = OPTIONAL | TRANSITIVE;
     block.put(TRANSITIVE, code::ORIGIN, &origin(attributes.origin))?;
     let (as_path, as4_path) = as_paths(&attributes.as_path, codec.four_octet_asn);

@@ -178,8 +178,8 @@ fn push_reach(updates: &mut Vec<Update>, mut parts: Parts, nlri: Vec<IpNet>) {
         communities: parts.communities,
         large_communities: parts.large_communities,
         originator_id: parts.originator_id,
-        cluster_list: parts.cluster_list,
-        unknown: parts.unknown,
+        cluster_list: parts.cluster_list.into(),
+        unknown: parts.unknown.into(),
     };
     attributes.normalize();
     let classic = classic.map(|next_hop| (Family::Ipv4Unicast, next_hop, nlri));

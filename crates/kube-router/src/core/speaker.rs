@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp::config::RemoteAsn;
-use bgp::driver::{self, Event, Handle, PeerReport};
+use bgp::driver::{self, Event, Events, Handle, PeerReport};
 use bgp::speaker;
 use bgp::{Attributes, NextHop};
 use prometheus::IntCounter;
 use tokio::runtime;
-use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -144,7 +144,7 @@ fn family_name(family: bgp::Family) -> &'static str {
     }
 }
 
-async fn hear(mut events: Receiver<Event>, core: Sender<Input>, received: IntCounter) {
+async fn hear(mut events: Events, core: Sender<Input>, received: IntCounter) {
     let mut burst = Vec::with_capacity(BATCH);
     while events.recv_many(&mut burst, BATCH).await > 0 {
         let mut selected = Vec::new();

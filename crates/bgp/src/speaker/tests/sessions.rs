@@ -94,7 +94,7 @@ fn reflection() {
 
     let reflected = world.heard(3, "192.0.2.1/32").unwrap();
     assert_eq!(reflected.originator_id, Some(router_id(1)));
-    assert_eq!(reflected.cluster_list, [router_id(0)]);
+    assert_eq!(*reflected.cluster_list, [router_id(0)]);
     assert_eq!(reflected.next_hop.global, peer(1), "the next hop stays");
     let from_outside = world.heard(3, "192.0.2.5/32").unwrap();
     assert_eq!((from_outside.originator_id, from_outside.cluster_list.len()), (None, 0));
@@ -104,7 +104,7 @@ fn reflection() {
     // Reflected once already: the originator stays, the list grows in front.
     let cluster = Ipv4Addr::new(1, 2, 3, 4);
     let twice =
-        Attributes { originator_id: Some(router_id(9)), cluster_list: vec![cluster], ..path(3, V4, &[]) };
+        Attributes { originator_id: Some(router_id(9)), cluster_list: [cluster].into(), ..path(3, V4, &[]) };
     world.reach(3, &["192.0.2.33/32"], twice);
     world.settle();
     let heard = world.heard(1, "192.0.2.33/32").unwrap();
@@ -169,7 +169,7 @@ fn bad_paths_are_counted_and_change_nothing_else() {
     world.reach(1, &["224.0.0.0/24", "192.0.2.5/32"], path(1, V4, &[65_001]));
     let own = Attributes { originator_id: Some(router_id(0)), ..path(1, V4, &[65_001]) };
     world.reach(1, &["192.0.2.6/32"], own);
-    let cluster = Attributes { cluster_list: vec![router_id(0)], ..path(1, V4, &[65_001]) };
+    let cluster = Attributes { cluster_list: [router_id(0)].into(), ..path(1, V4, &[65_001]) };
     world.reach(1, &["192.0.2.7/32"], cluster);
     world.settle();
     assert_eq!(world.selected.keys().collect::<Vec<_>>(), [&net("192.0.2.5/32")]);

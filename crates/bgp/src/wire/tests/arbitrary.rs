@@ -99,8 +99,8 @@ fn attributes(family: Family, internal: bool) -> impl Strategy<Value = Attribute
             communities,
             large_communities,
             originator_id,
-            cluster_list,
-            unknown,
+            cluster_list: cluster_list.into(),
+            unknown: unknown.into(),
         };
         attributes.normalize();
         attributes

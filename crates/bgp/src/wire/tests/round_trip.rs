@@ -79,7 +79,7 @@ proptest! {
 #[test]
 fn attributes_that_leave_no_room_are_an_error() {
     let mut attributes = Attributes::local(std::net::IpAddr::from([192, 0, 2, 1]));
-    attributes.cluster_list = vec![[10, 0, 0, 1].into(); 1015];
+    attributes.cluster_list = [[10, 0, 0, 1].into(); 1015].into();
     let prefixes = vec!["10.0.0.0/8".parse().unwrap()];
     let update = Update::Reach { family: Family::Ipv4Unicast, attributes: Arc::new(attributes), prefixes };
     let mut out = vec![1, 2, 3];
