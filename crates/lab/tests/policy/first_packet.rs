@@ -112,8 +112,8 @@ async fn nothing_leaves_before_the_rules_are_there() {
     }
 }
 
-/// An agent starts on a node whose object does not say which addresses pods have: their bridge tells. What the object says
-/// later counts at once. A new pod is isolated both times.
+/// An agent starts on a node whose object does not say which IPv4 addresses pods have: their bridge tells. What the object
+/// says later counts at once. A new pod is isolated both times.
 async fn without_ranges(cluster: &mut Cluster, to: &[SocketAddr]) {
     let api = cluster.api();
     let ranges = api.get(Resource::Nodes, None, "node-1").unwrap()["spec"].clone();
@@ -121,7 +121,8 @@ async fn without_ranges(cluster: &mut Cluster, to: &[SocketAddr]) {
         let spec = json!({ "podCIDR": range, "podCIDRs": ranges });
         api.patch(Resource::Nodes, None, "node-1", &json!({ "spec": spec })).unwrap();
     };
-    set(Value::Null, Value::Null);
+    let second = ranges["podCIDRs"][1].clone();
+    set(second.clone(), json!([second]));
     cluster.start_agent(1).unwrap();
     cluster.agents_ready(SOON).await.unwrap_or_else(|error| panic!("{error}\n{}", logs(cluster)));
     let labels = json!({ "quarantine": "yes" });

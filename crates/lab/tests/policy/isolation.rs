@@ -340,6 +340,7 @@ async fn runtimes_ask_for_readiness_and_collect_garbage() {
     let node = cluster.node(1).unwrap().clone();
     node.install_waiting_plugin(&program).unwrap();
     node.chain_waiting_plugin(&json!({ "timeout": "20s" })).unwrap();
+    cluster.api().create(Resource::Namespaces, json!({ "metadata": { "name": "x" } })).unwrap();
     let call = |verb: &str, more: Value| {
         let mut input =
             json!({ "cniVersion": "1.1.0", "name": "lab", "type": "kube-router-cni", "timeout": "1s" });
