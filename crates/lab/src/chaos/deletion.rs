@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Error;
 use super::report::Outcome;
-use super::stage::{SOON, Stage};
+use super::stage::{SOON, Seen, Stage};
 use crate::cluster::eventually;
 
 /// An object of node 1, how it is taken away, and where it is seen again.
@@ -23,7 +23,7 @@ pub(super) async fn all(stage: &mut Stage, progress: &dyn Fn(&str)) -> Result<Ve
         progress(deletion.what);
         let probes = stage.ask();
         let back = back(stage, &deletion).await;
-        let (asked, lost, leaked) = probes.stop().await;
+        let Seen { asked, lost, leaked, .. } = probes.stop().await;
         let (back, said) = match back {
             Ok(back) => (Some(back), None),
             Err(error) => (None, Some(error.to_string())),
@@ -98,7 +98,7 @@ fn deletions(stage: &Stage) -> Result<Vec<Deletion>, Error> {
             "every rule of a table",
             "iptables -t nat -F",
             "iptables -t nat -S POSTROUTING",
-            "KUBE-ROUTER",
+            "kube-router-pod-subnets",
         ),
     ])
 }

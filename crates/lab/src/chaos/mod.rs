@@ -14,7 +14,7 @@ pub use report::{Outcome, Report};
 
 use crate::{cluster, node, process};
 use drill::Drill;
-use stage::Stage;
+use stage::{Seen, Stage};
 
 /// What to do.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +73,8 @@ pub async fn run(options: &Options, progress: &dyn Fn(&str)) -> Result<Report, E
         progress(drill.name());
         let probes = stage.ask();
         let times = drill.perform(&mut stage, options).await;
-        let (asked, lost, leaked) = probes.stop().await;
+        let Seen { asked, lost, leaked, why } = probes.stop().await;
+        why.iter().for_each(|why| progress(&format!("lost: {why}")));
         let (times, said) = match times {
             Ok(times) => (times, None),
             Err(error) => (0, Some(error.to_string())),

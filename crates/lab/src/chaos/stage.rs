@@ -46,27 +46,43 @@ pub(super) struct Stage {
     rate: u32,
 }
 
-/// Connections under way.
+/// Connections under way, each with who asks whom.
 pub(super) struct Probes {
-    allowed: Vec<Asking>,
-    forbidden: Vec<Asking>,
+    allowed: Vec<(String, Asking)>,
+    forbidden: Vec<(String, Asking)>,
+}
+
+/// What became of connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) asked: usize,
+    /// Allowed ones that failed.
+    pub(super) lost: usize,
+    /// Forbidden ones that were answered.
+    pub(super) leaked: usize,
+    /// Why some were lost, of every pair the first.
+    pub(super) why: Vec<String>,
 }
 
 impl Probes {
-    /// Ends them: how many were made, how many allowed ones failed, how many forbidden ones were answered.
-    pub(super) async fn stop(self) -> (usize, usize, usize) {
-        let (mut asked, mut lost, mut leaked) = (0, 0, 0);
-        for asking in self.allowed {
+    /// Ends them.
+    pub(super) async fn stop(self) -> Seen {
+        let mut seen = Seen::default();
+        for (pair, asking) in self.allowed {
             let rate = asking.stop().await;
-            asked += rate.asked;
-            lost += rate.failed.len();
+            seen.asked += rate.asked;
+            seen.lost += rate.failed.len();
+            let first = rate.failed.first();
+            seen.why.extend(first.map(|(at, failure)| {
+                format!("{pair}: {} of {}, first after {at:.1?}: {failure}", rate.failed.len(), rate.asked)
+            }));
         }
-        for asking in self.forbidden {
+        for (_, asking) in self.forbidden {
             let rate = asking.stop().await;
-            asked += rate.asked;
-            leaked += rate.answered.values().sum::<usize>();
+            seen.asked += rate.asked;
+            seen.leaked += rate.answered.values().sum::<usize>();
         }
-        (asked, lost, leaked)
+        seen
     }
 }
 
@@ -131,8 +147,8 @@ impl Stage {
             let probes = self.ask();
             tokio::time::sleep(CONTROL).await;
             match probes.stop().await {
-                (_, 0, 0) => return Ok(rate),
-                (asked, lost, leaked) => {
+                Seen { lost: 0, leaked: 0, .. } => return Ok(rate),
+                Seen { asked, lost, leaked, .. } => {
                     said = format!("{lost} lost and {leaked} leaked of {asked} at {rate}/s")
                 }
             }
@@ -144,9 +160,10 @@ impl Stage {
     pub(super) fn ask(&self) -> Probes {
         let pairs = u32::try_from(self.allowed.len() + self.forbidden.len()).unwrap_or(u32::MAX);
         let each = (self.rate / pairs).max(1);
-        let start = |pairs: &[(Probe, SocketAddr)]| -> Vec<Asking> {
-            pairs.iter().map(|(probe, to)| probe.rate(Protocol::Tcp, *to, each, FOR_EVER)).collect()
+        let ask = |(probe, to): &(Probe, SocketAddr)| {
+            (format!("{} to {to}", probe.name()), probe.rate(Protocol::Tcp, *to, each, FOR_EVER))
         };
+        let start = |pairs: &[(Probe, SocketAddr)]| pairs.iter().map(ask).collect();
         Probes { allowed: start(&self.allowed), forbidden: start(&self.forbidden) }
     }
 
