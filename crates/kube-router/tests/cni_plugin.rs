@@ -82,10 +82,11 @@ fn versions_and_errors_are_those_of_the_specification() {
     let (status, output, _) = place.call("VERSION", &json!({ "cniVersion": "1.0.0" }));
     let told: Value = serde_json::from_str(&output).unwrap();
     assert_eq!((status, &told["cniVersion"]), (0, &json!("1.0.0")));
-    assert_eq!(told["supportedVersions"], json!(["0.3.0", "0.3.1", "0.4.0", "1.0.0"]));
+    assert_eq!(told["supportedVersions"], json!(["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]));
     for (verb, configuration, code, says) in [
         ("ADD", place.configuration(json!({ "cniVersion": "2.0.0" })), 1, "is not spoken"),
-        ("GC", place.configuration(json!({})), 4, "CNI_COMMAND is none of"),
+        ("REMOVE", place.configuration(json!({})), 4, "CNI_COMMAND is none of"),
+        ("STATUS", place.configuration(json!({ "timeout": "1s" })), 50, "no agent is there"),
         ("ADD", json!(5), 6, "cannot be read"),
         ("ADD", place.configuration(json!({ "onTimeout": "ajar" })), 7, "\"open\""),
         (
