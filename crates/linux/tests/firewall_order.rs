@@ -124,11 +124,12 @@ impl Node {
         }
     }
 
-    /// Works until nothing is left to do, or pauses are.
+    /// Works until nothing is left to do, or pauses are, and nothing is being read.
     fn settle(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         self.dispatch();
-        while !self.reconciler.is_settled() {
+        let busy = |reconciler: &Reconciler<_>| LaneName::ALL.iter().any(|lane| reconciler.is_busy(*lane));
+        while !self.reconciler.is_settled() || busy(&self.reconciler) {
             let report = self.reports.recv_timeout(deadline.saturating_duration_since(Instant::now()));
             self.take(report.expect("a lane answers in time"));
             self.dispatch();
