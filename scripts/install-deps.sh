@@ -3,7 +3,7 @@
 # Says one line per step it has to do, nothing when all is there, and ends with the reason when a step fails.
 set -eu
 
-packages="build-essential musl-tools gcc-aarch64-linux-gnu ca-certificates
+packages="build-essential musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross ca-certificates
   qemu-system-x86 busybox-static xz-utils zstd kmod cpio
   iproute2 iputils-ping iptables nftables ipset ipvsadm conntrack tcpdump
   containernetworking-plugins jq
