@@ -35,7 +35,7 @@ pub fn watch(scope: FirewallScope, mut each: impl FnMut(Touched) + Send + 'stati
 
 /// Whether somebody else has changed what matters to us.
 fn concerns(told: &Message<'_>, scope: &FirewallScope) -> bool {
-    let Some((_, table, chain)) = chain_of(told) else { return false };
+    let Some((table, chain)) = chain_of(told) else { return false };
     let is_table = FilterTable::ALL.iter().any(|ours| ours.as_str() == table);
     // The programs we run change things, too; the port of a program's first socket is its process id.
     is_table && (BUILT_IN.contains(&chain) || scope.has_chain(chain)) && !command::has_started(told.port)

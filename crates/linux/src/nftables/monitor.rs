@@ -98,8 +98,9 @@ fn family_of(told: &Message<'_>) -> Option<Family> {
     }
 }
 
-/// Family, table and chain of a change of a chain or of a rule.
-pub(crate) fn chain_of<'a>(told: &'a Message<'_>) -> Option<(Family, &'a str, &'a str)> {
+/// Table and chain of a change of a chain or of a rule, in either family of ours.
+pub(crate) fn chain_of<'a>(told: &'a Message<'_>) -> Option<(&'a str, &'a str)> {
+    family_of(told)?;
     let (table, name) = match told.kind {
         message::NEW_CHAIN | message::DELETE_CHAIN => (chain::TABLE, chain::NAME),
         message::NEW_RULE | message::DELETE_RULE => (rule::TABLE, rule::CHAIN),
@@ -107,7 +108,7 @@ pub(crate) fn chain_of<'a>(told: &'a Message<'_>) -> Option<(Family, &'a str, &'
     };
     let attributes = Attributes::after(told.payload, HEADER);
     let text = |kind| attributes.get(kind).and_then(|attribute| attribute.str());
-    Some((family_of(told)?, text(table)?, text(name)?))
+    Some((text(table)?, text(name)?))
 }
 
 /// What a change of a table of ours concerns. Sets and verdict maps are told by their names, which are not known here.

@@ -33,7 +33,7 @@ pub struct RulesLane {
     link: Link,
     /// What stands in for built-in chains; `None` before it was read.
     placed: Option<BTreeMap<ChainKey, Placed>>,
-    /// Chains without a hook, as far as known.
+    /// Chains that stand in for no built-in one, as far as known.
     chains: BTreeSet<ChainKey>,
 }
 

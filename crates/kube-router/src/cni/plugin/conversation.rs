@@ -46,22 +46,18 @@ pub(super) async fn announce(call: &Call) -> Result<(), PluginError> {
 
 /// Whether an agent answers, whatever it says.
 pub(super) async fn is_there(call: &Call) -> Result<(), PluginError> {
-    let asked = ask(&call.socket, Method::OPTIONS, wire::PATH, Bytes::new());
-    match tokio::time::timeout(call.timeout, asked).await {
-        Err(_) => Err(PluginError::Unavailable(ClientError::Late)),
-        Ok(Err(error)) => Err(PluginError::Unavailable(error)),
-        Ok(Ok(_)) => Ok(()),
-    }
+    once(call, Method::OPTIONS, Bytes::new(), call.timeout).await.map_err(PluginError::Unavailable)
 }
 
 /// Tells an agent, if there is one, that the sandbox is gone.
 pub(super) async fn withdraw(call: &Call, sandbox: &Sandbox) -> Result<(), PluginError> {
-    let asked = ask(&call.socket, Method::DELETE, wire::PATH, body(sandbox)?);
-    match tokio::time::timeout(FAREWELL, asked).await {
-        Err(_) => Err(PluginError::Unanswered(ClientError::Late)),
-        Ok(Err(error)) => Err(PluginError::Unanswered(error)),
-        Ok(Ok(_)) => Ok(()),
-    }
+    once(call, Method::DELETE, body(sandbox)?, FAREWELL).await.map_err(PluginError::Unanswered)
+}
+
+/// Asks once. Any answer will do.
+async fn once(call: &Call, method: Method, body: Bytes, limit: Duration) -> Result<(), ClientError> {
+    let asked = ask(&call.socket, method, wire::PATH, body);
+    tokio::time::timeout(limit, asked).await.unwrap_or(Err(ClientError::Late)).map(drop)
 }
 
 fn body(sandbox: &Sandbox) -> Result<Bytes, PluginError> {
