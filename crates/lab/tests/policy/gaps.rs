@@ -27,7 +27,7 @@ const ALLOWED: [(&str, &str); 2] = [("x/b", "x/a"), ("y/b", "x/a")];
 const DENIED: [(&str, &str); 2] = [("z/b", "x/a"), ("y/a", "x/a")];
 
 /// The same policy in four spellings: what it means for the pairs above never changes.
-pub(crate) fn base(number: usize) -> Value {
+fn base(number: usize) -> Value {
     let b = json!({ "matchLabels": { "pod": "b" } });
     let others = json!({ "matchLabels": { "role": format!("client-{}", number % 7) } });
     let peer = match number % 4 {
@@ -134,10 +134,15 @@ impl Probes {
 }
 
 /// The policy and the labels that make pairs allowed and denied.
-pub(crate) async fn prepare(stage: &Stage<'_>, fence: &mut Fence) {
+pub(crate) fn arrange(stage: &Stage<'_>) {
     let banned = json!({ "metadata": { "labels": { "banned": "yes" } } });
     stage.api.patch(Resource::Pods, Some("z"), "b", &banned).unwrap();
     stage.policy("x", "base", base(0));
+}
+
+/// [`arrange`], and waits until agents have done it.
+pub(crate) async fn prepare(stage: &Stage<'_>, fence: &mut Fence) {
+    arrange(stage);
     fence.pass().await;
     let ports = ["80/TCP", "80/UDP"].map(|port| port.parse().unwrap());
     holds("before", &stage.members(), &ports, &stage.objects()).await;
@@ -260,9 +265,7 @@ async fn changes_never_mean_anything_to_the_probed_pairs() {
     let server = lab::api_server::ApiServer::start(lab::api_server::Config::default()).await.unwrap();
     let stage = Stage::new(server.handle(), None).await;
     stage.api.create(Resource::Namespaces, json!({ "metadata": { "name": "far" } })).unwrap();
-    let banned = json!({ "metadata": { "labels": { "banned": "yes" } } });
-    stage.api.patch(Resource::Pods, Some("z"), "b", &banned).unwrap();
-    stage.policy("x", "base", base(0));
+    arrange(&stage);
     let members = stage.members();
     let find = |name: &str| members.iter().find(|member| member.name == name).unwrap().addresses.clone();
     let mut policies = std::collections::BTreeSet::new();

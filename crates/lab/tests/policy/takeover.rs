@@ -9,9 +9,8 @@ use lab::cluster::{Cluster, eventually};
 use lab::node::Families;
 use lab::policy::{Member, Port};
 use lab::process::{command, run_with_input};
-use serde_json::json;
 
-use crate::gaps::{Probes, base};
+use crate::gaps::{Probes, arrange};
 use crate::stage::{SOON, Stage, holds};
 use crate::tables::{NFTABLES, flags, logs};
 use crate::upstream::{DYNAMIC, Left};
@@ -19,6 +18,9 @@ use crate::upstream::{DYNAMIC, Left};
 const DEFAULT_DENY: &str = "--netpol-default-deny";
 const IPTABLES: &str = "--firewall-backend=iptables";
 
+/// What names of kube-router's contain, whichever wrote them.
+const OURS: [&str; 6] =
+    ["KUBE-ROUTER-", "KUBE-NWPLCY-", "KUBE-POD-FW-", "KUBE-SRC-", "KUBE-DST-", "kube-router"];
 /// Connections go on for so long before and after.
 const A_WHILE: Duration = Duration::from_secs(1);
 
@@ -39,7 +41,7 @@ fn load(cluster: &Cluster, program: &'static str, arguments: &'static [&'static 
     done.unwrap_or_else(|error| panic!("{program}: {error}"));
 }
 
-/// Puts on node-1 what upstream's last synchronisation would have left for the policy `x/base` of [`base`].
+/// Puts on node-1 what upstream's last synchronisation would have left for the policy `x/base` of [`arrange`].
 fn leave(cluster: &Cluster, members: &[Member], by: By) {
     let named = |names: &[&str]| -> Vec<&Member> {
         members.iter().filter(|member| names.contains(&&*member.name)).collect()
@@ -69,11 +71,7 @@ fn theirs(cluster: &Cluster) -> String {
     let mut kept = String::new();
     for line in ["iptables-save", "ip6tables-save", "ipset save", "nft -s list ruleset inet"] {
         let text = tool(line);
-        let foreign = |line: &&str| {
-            let ours =
-                ["KUBE-ROUTER-", "KUBE-NWPLCY-", "KUBE-POD-FW-", "KUBE-SRC-", "KUBE-DST-", "kube-router"];
-            !line.starts_with('#') && !ours.iter().any(|name| line.contains(name))
-        };
+        let foreign = |line: &&str| !line.starts_with('#') && !OURS.iter().any(|name| line.contains(name));
         // Counters of built-in chains go on.
         let bare = |line: &str| line.split(" [").next().unwrap_or_default().to_owned() + "\n";
         kept.extend(text.lines().filter(foreign).map(bare));
@@ -117,9 +115,7 @@ fn lines_with(cluster: &Cluster, names: &[&str]) -> Vec<String> {
 async fn takes_over(by: By, more: &[&str]) {
     let mut cluster = Cluster::builder().nodes(3).families(Families::Dual).start().await.unwrap();
     let stage = Stage::new(cluster.api(), Some(&cluster)).await;
-    let banned = json!({ "metadata": { "labels": { "banned": "yes" } } });
-    stage.api.patch(Resource::Pods, Some("z"), "b", &banned).unwrap();
-    stage.policy("x", "base", base(0));
+    arrange(&stage);
     let members = stage.members();
     neighbours(&cluster);
     leave(&cluster, &members, by);
@@ -163,8 +159,7 @@ async fn takes_over(by: By, more: &[&str]) {
     }
     let program = lab::cluster::agent_program().unwrap();
     cluster.on_node(1, &format!("{} --cleanup-config", program.display())).unwrap();
-    let ours = ["KUBE-ROUTER-", "KUBE-NWPLCY-", "KUBE-POD-FW-", "KUBE-SRC-", "KUBE-DST-", "kube-router"];
-    assert_eq!(lines_with(&cluster, &ours), Vec::<String>::new());
+    assert_eq!(lines_with(&cluster, &OURS), Vec::<String>::new());
     assert_eq!(theirs(&cluster), beside);
 }
 

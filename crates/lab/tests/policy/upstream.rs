@@ -48,6 +48,19 @@ impl Left<'_> {
         format!("{}{name}", ["", "inet6:"][self.family])
     }
 
+    /// The chains of the local pods, in their order.
+    fn chains(&self) -> Vec<String> {
+        (2..).take(self.local.len()).map(|number| format!("{POD}{number}")).collect()
+    }
+
+    /// The chain that judges what a pod receives.
+    fn ingress(&self, member: &Member) -> &'static str {
+        match self.targets.iter().any(|target| target.name == member.name) {
+            true => POLICY,
+            false => "KUBE-NWPLCY-DEFAULT",
+        }
+    }
+
     /// Input of `ipset restore`.
     pub(crate) fn sets(&self) -> String {
         let family = ["inet", "inet6"][self.family];
@@ -66,7 +79,7 @@ impl Left<'_> {
     /// Input of `iptables-restore` or `ip6tables-restore`; with neighbours' rules before and between upstream's.
     pub(crate) fn rules(&self, default_deny: bool) -> String {
         let mut text = String::from("*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n");
-        let pods: Vec<String> = (2..).take(self.local.len()).map(|number| format!("{POD}{number}")).collect();
+        let pods = self.chains();
         let statics = [
             "ROUTER-INPUT",
             "ROUTER-FORWARD",
@@ -151,10 +164,8 @@ impl Left<'_> {
         let _ = writeln!(text, "-A {pod} -d {ip} -m comment --comment \"from local node\" {local} -j ACCEPT");
         let _ =
             writeln!(text, "-A {pod} -s {ip} -m comment --comment \"default egress\" -j KUBE-NWPLCY-DEFAULT");
-        let (comment, chain) = match self.targets.iter().any(|target| target.name == *name) {
-            true => ("x/base policy", POLICY),
-            false => ("default ingress", "KUBE-NWPLCY-DEFAULT"),
-        };
+        let chain = self.ingress(member);
+        let comment = if chain == POLICY { "x/base policy" } else { "default ingress" };
         let _ = writeln!(text, "-A {pod} -d {ip} -m comment --comment \"{comment}\" -j {chain}");
         let unmarked = "-m mark ! --mark 0x10000/0x10000";
         let _ = writeln!(
@@ -240,13 +251,10 @@ impl Left<'_> {
              chain KUBE-NWPLCY-TAIL {{ meta mark and 0x20000 == 0x20000 counter accept\n}}\n\
              chain {POLICY} {{ {family} saddr @{PEERS} {family} daddr @{TARGETS} counter meta mark set meta mark or 0x10000 return\n}}"
         );
-        let pods: Vec<String> = (2..).take(self.local.len()).map(|number| format!("{POD}{number}")).collect();
+        let pods = self.chains();
         for (member, pod) in self.local.iter().zip(&pods) {
             let ip = self.address(member);
-            let ingress = match self.targets.iter().any(|target| target.name == member.name) {
-                true => POLICY,
-                false => "KUBE-NWPLCY-DEFAULT",
-            };
+            let ingress = self.ingress(member);
             let _ = writeln!(
                 text,
                 "chain {pod} {{\ncounter jump KUBE-NWPLCY-COMMON\n\
