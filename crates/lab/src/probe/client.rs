@@ -289,11 +289,21 @@ impl Rate {
 /// Steady questions going on.
 #[derive(Debug)]
 pub struct Asking {
+    asked: Arc<AtomicUsize>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Rate>,
 }
 
 impl Asking {
+    /// Goes on until `asked` questions were asked, then stops: what a story shows is not to depend on how fast the
+    /// machine went through it. Ends without them when the asking's own time is over.
+    pub async fn stop_after(self, asked: usize) -> Rate {
+        while self.asked.load(Ordering::Relaxed) < asked && !self.task.is_finished() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.stop().await
+    }
+
     /// Asks no more and waits for the answers under way.
     pub async fn stop(self) -> Rate {
         let _ = self.stop.send(());
@@ -315,6 +325,8 @@ async fn result(task: JoinHandle<Rate>) -> Rate {
 /// does not slow the asking.
 pub(super) fn rate(asker: Asker, per_second: u32, during: Duration) -> Asking {
     let (stop, mut stopped) = oneshot::channel();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
     let task = tokio::spawn(async move {
         let start = Instant::now();
         let mut report = Rate::default();
@@ -332,6 +344,7 @@ pub(super) fn rate(asker: Asker, per_second: u32, during: Duration) -> Asking {
                 _ = ticks.tick() => {
                     let asker = asker.clone();
                     let at = start.elapsed();
+                    counter.fetch_add(1, Ordering::Relaxed);
                     open.spawn(async move { (at, asker.once().await) });
                 }
                 Some(done) = open.join_next() => count(&mut report, done),
@@ -344,7 +357,7 @@ pub(super) fn rate(asker: Asker, per_second: u32, during: Duration) -> Asking {
         report.failed.sort();
         report
     });
-    Asking { stop, task }
+    Asking { asked, stop, task }
 }
 
 fn count(report: &mut Rate, done: Result<(Duration, Outcome), tokio::task::JoinError>) {

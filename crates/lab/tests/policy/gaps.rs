@@ -108,7 +108,7 @@ impl Probes {
     async fn stop(self) -> (Vec<String>, usize) {
         let (mut wrong, mut asked) = (Vec::new(), 0);
         for (about, allowed, asking) in self.running {
-            let rate = asking.stop().await;
+            let rate = asking.stop_after(20).await;
             asked += rate.asked;
             let answered: usize = rate.answered.values().sum();
             if allowed && !rate.failed.is_empty() {
