@@ -70,10 +70,12 @@ use crate::store::{Dirty, Store};
 use crate::version;
 
 /// Messages taken in before plans are made: bounds how long a burst can hold up the kernel.
-const BURST: usize = 1024;
+const BURST: usize = 64;
 
-/// Room in the inbox: watches wait when it is full.
-pub const INBOX: usize = 4096;
+/// Room in the inbox: watches wait when it is full. Of events there are [`watch::Tuning::batch`] in a message at most.
+///
+/// [`watch::Tuning::batch`]: crate::kube::watch::Tuning::batch
+pub const INBOX: usize = 256;
 
 /// Everything the core owns. See the module.
 pub struct Core {
@@ -144,9 +146,11 @@ impl Core {
 
     fn take(&mut self, input: Input, dirty: &mut Dirty, now: Instant) {
         match input {
-            Input::Watch(event) => {
-                self.reporter.watch(&event);
-                dirty.merge(self.store.apply(event));
+            Input::Watch(events) => {
+                for event in events {
+                    self.reporter.watch(&event);
+                    dirty.merge(self.store.apply(event));
+                }
             }
             Input::Lane(report) => self.take_report(report, now),
             Input::Facts(facts) => self.take_facts(facts),
