@@ -97,7 +97,7 @@ impl Controller for NetworkPolicies {
         }
     }
 
-    /// At a start in parts: first what brings sets, then their members, chains of pods at the end.
+    /// At a start in parts: what brings sets and chains first, then members.
     fn plan(&mut self, inputs: Inputs<'_>, now: Instant, _in_kernel: InKernel<'_>) -> Vec<Planned> {
         let part = if self.built { usize::MAX } else { PART };
         let touched = &mut self.touched;
@@ -114,16 +114,16 @@ impl Controller for NetworkPolicies {
             planned.push((Subject::Policy(id).into(), claims));
         }
         while planned.len() < part
-            && let Some(id) = self.touched.members.pop_first()
-        {
-            let claims = members::claims(&id, &self.index);
-            planned.push((Subject::Members(id).into(), claims));
-        }
-        while planned.len() < part
             && let Some(id) = self.touched.pods.pop_first()
         {
             let claims = self.plan_pod(&id, inputs);
             planned.push((Subject::Pod(id).into(), claims));
+        }
+        while planned.len() < part
+            && let Some(id) = self.touched.members.pop_first()
+        {
+            let claims = members::claims(&id, &self.index);
+            planned.push((Subject::Members(id).into(), claims));
         }
         planned
     }
