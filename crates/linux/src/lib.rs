@@ -17,6 +17,7 @@ pub mod lane;
 pub mod netlink;
 pub mod nflog;
 pub mod nftables;
+pub mod order;
 pub mod reconciler;
 pub mod route;
 pub mod row;

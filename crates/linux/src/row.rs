@@ -4,12 +4,14 @@
 //! that what is read back compares equal to what was written. Which rows are wanted is decided by plans in the
 //! agent; how they get into the kernel is each lane's business.
 
+use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::cni::CniConfig;
+use crate::order;
 use crate::rule::Rule;
 
 /// A short name (set, chain, link) shared by everything that mentions it.
@@ -326,12 +328,24 @@ pub enum SetKind {
 }
 
 /// Which set, by the name without the kernel's family prefix (`inet6:` is added by the ipset lane).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SetKey {
     /// Family of the members.
     pub family: Family,
     /// Name.
     pub name: Name,
+}
+
+impl Ord for SetKey {
+    fn cmp(&self, other: &SetKey) -> Ordering {
+        self.family.cmp(&other.family).then_with(|| order::names(&self.name, &other.name))
+    }
+}
+
+impl PartialOrd for SetKey {
+    fn partial_cmp(&self, other: &SetKey) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// Header of a set. A change of it is a swap, members are kept.

@@ -83,7 +83,11 @@ pub trait Controller: Send {
         true
     }
 
-    /// Planning begins: everything in the store is to be planned. O(objects).
+    /// Objects changed, before [`Self::begin`] only: for indexes, which are then ready when the last list is. Nothing is
+    /// planned of it, for what is not there yet means nothing.
+    fn store_fills(&mut self, _dirty: &Dirty, _inputs: Inputs<'_>) {}
+
+    /// Planning begins: everything in the store is to be planned. O(objects), less what [`Self::store_fills`] did.
     fn begin(&mut self, inputs: Inputs<'_>);
 
     /// Objects changed, after [`Self::begin`] only. O(what they concern).
@@ -100,6 +104,13 @@ pub trait Controller: Send {
     /// What is due to be planned, planned; it may be a part, so that not every plan is in memory at once. Asked again
     /// until nothing is due. O(what is planned).
     fn plan(&mut self, inputs: Inputs<'_>, now: Instant, in_kernel: InKernel<'_>) -> Vec<Planned>;
+
+    /// Whether more is due than was planned, and sets may be filled meanwhile by what was. Only a controller whose gates
+    /// are shut may say so: what it has not planned yet must look neither unwanted nor complete. Rules, which might look
+    /// into a set that is not complete, wait until everything is planned, as do all lanes but that of sets.
+    fn goes_on(&self) -> bool {
+        false
+    }
 
     /// Everything planned so far is in the kernel, or was refused. Followed by [`Self::plan`].
     fn programmed(&mut self) {}

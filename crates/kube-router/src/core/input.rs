@@ -22,8 +22,8 @@ use crate::store::Announced;
 /// One message to the core.
 #[derive(Debug)]
 pub enum Input {
-    /// The API server says something.
-    Watch(WatchEvent),
+    /// The API server says something; what came together, in its order.
+    Watch(Vec<WatchEvent>),
     /// A lane did its job.
     Lane(Report),
     /// This node's links and addresses, after they changed.
@@ -44,9 +44,9 @@ pub enum Input {
     Explain(Question, oneshot::Sender<Result<Box<Explanation>, Unanswerable>>),
 }
 
-impl From<WatchEvent> for Input {
-    fn from(event: WatchEvent) -> Input {
-        Input::Watch(event)
+impl From<Vec<WatchEvent>> for Input {
+    fn from(events: Vec<WatchEvent>) -> Input {
+        Input::Watch(events)
     }
 }
 

@@ -70,10 +70,17 @@ use crate::store::{Dirty, Store};
 use crate::version;
 
 /// Messages taken in before plans are made: bounds how long a burst can hold up the kernel.
-const BURST: usize = 1024;
+const BURST: usize = 64;
 
-/// Room in the inbox: watches wait when it is full.
-pub const INBOX: usize = 4096;
+/// Room in the inbox: watches wait when it is full. Of events there are [`watch::Tuning::batch`] in a message at most.
+///
+/// [`watch::Tuning::batch`]: crate::kube::watch::Tuning::batch
+pub const INBOX: usize = 256;
+
+/// How long the first rules of a controller may wait until sets are filled. What looks into no set need not wait, but
+/// would be a transaction of its own, and a process, which makes all others later. Where sets change all the time the
+/// wait must have an end.
+const RULES_WAIT: Duration = Duration::from_secs(1);
 
 /// Everything the core owns. See the module.
 pub struct Core {
@@ -89,6 +96,10 @@ pub struct Core {
     purge: Option<Purge>,
     edges: Edges,
     waiting: Waiting,
+    /// Some controller has planned a part; see [`Controller::goes_on`].
+    partly_planned: bool,
+    /// Rules of a controller that has just begun wait for their sets, until this moment at most; see [`RULES_WAIT`].
+    rules_wait: Option<Instant>,
     reporter: Reporter,
     started: Instant,
     beat: Beat,
@@ -111,7 +122,7 @@ impl Core {
         let mut burst = Vec::with_capacity(BURST);
         self.dispatch(Instant::now());
         loop {
-            let deadline = self.next_deadline();
+            let deadline = if self.partly_planned { Instant::now() } else { self.next_deadline() };
             let inbox = &mut self.inbox;
             let received = runtime.block_on(async {
                 tokio::time::timeout_at(deadline.into(), inbox.recv_many(&mut burst, BURST)).await
@@ -126,10 +137,10 @@ impl Core {
                 self.take(input, &mut dirty, now);
             }
             self.follow(&dirty);
-            self.begin();
+            self.begin(now);
             self.plan(now);
             self.dispatch(now);
-            if self.confirm() {
+            if !self.partly_planned && self.confirm() {
                 self.plan(now);
                 self.dispatch(now);
             }
@@ -144,9 +155,11 @@ impl Core {
 
     fn take(&mut self, input: Input, dirty: &mut Dirty, now: Instant) {
         match input {
-            Input::Watch(event) => {
-                self.reporter.watch(&event);
-                dirty.merge(self.store.apply(event));
+            Input::Watch(events) => {
+                for event in events {
+                    self.reporter.watch(&event);
+                    dirty.merge(self.store.apply(event));
+                }
             }
             Input::Lane(report) => self.take_report(report, now),
             Input::Facts(facts) => self.take_facts(facts),
@@ -295,9 +308,13 @@ impl Core {
         }
         let (controllers, inputs) = self.parts();
         let mut told = false;
-        for running in controllers.iter_mut().filter(|running| running.planning) {
-            running.controller.store_changed(dirty, inputs);
-            told = true;
+        for running in controllers.iter_mut() {
+            if running.planning {
+                running.controller.store_changed(dirty, inputs);
+                told = true;
+            } else {
+                running.controller.store_fills(dirty, inputs);
+            }
         }
         if told {
             self.reporter.due(&dirty.services, &self.store);
@@ -317,7 +334,7 @@ impl Core {
 
     /// Lets controllers begin to plan that know enough now: before that, absence means nothing and must delete nothing.
     /// A lane whose tables cannot be read holds up its own writes, not the others'.
-    fn begin(&mut self) {
+    fn begin(&mut self, now: Instant) {
         let addressed = self.node.object.as_ref().is_some_and(|node| node.primary_ip().is_some());
         let located = addressed && !self.node.facts.addresses.is_empty();
         let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
@@ -329,14 +346,18 @@ impl Core {
             let read = running.needs.lanes.iter().all(|lane| self.reconciler.has_answered(*lane));
             if listed && read && located && running.controller.knows_enough(inputs) {
                 running.planning = true;
+                if running.needs.lanes.contains(&LaneName::Firewall) {
+                    self.rules_wait = Some(now + RULES_WAIT);
+                }
                 self.reporter.planning(running.controller.name(), &self.store);
                 running.controller.begin(inputs);
             }
         }
     }
 
-    /// Plans what is due, and does what else follows.
+    /// Plans what is due, or of a controller that goes on a part of it, and does what else follows.
     fn plan(&mut self, now: Instant) {
+        self.partly_planned = false;
         let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
         for running in self.controllers.iter_mut().filter(|running| running.planning) {
             loop {
@@ -352,6 +373,10 @@ impl Core {
                 running.unconfirmed = true;
                 for (owner, claims) in planned {
                     self.reconciler.set(&owner, claims);
+                }
+                if running.controller.goes_on() {
+                    self.partly_planned = true;
+                    break;
                 }
             }
             for (object, found) in running.controller.take_found() {
@@ -383,9 +408,19 @@ impl Core {
             self.audit_at = now + self.audit;
             self.lanes.keys().for_each(|lane| self.reconciler.request_read(*lane));
         }
+        // In the order of lanes: sets have their job before it is asked whether rules wait for it.
         for (name, (lane, beat)) in &self.lanes {
-            if *name == LaneName::Ipvs && !self.ledger_is_read() {
+            let early = match name {
+                LaneName::Sets => false,
+                LaneName::Ipvs => self.partly_planned || !self.ledger_is_read(),
+                LaneName::Firewall => self.partly_planned || self.sets_come_first(now),
+                LaneName::Sysctl | LaneName::Route | LaneName::Cni => self.partly_planned,
+            };
+            if early {
                 continue;
+            }
+            if *name == LaneName::Firewall {
+                self.rules_wait = None;
             }
             let Some(job) = self.reconciler.next_job(*name, now) else { continue };
             beat.has_work();
@@ -399,7 +434,8 @@ impl Core {
         for notice in self.reconciler.take_notices() {
             self.reporter.notice(&notice);
         }
-        if self.controllers.iter().all(|running| running.planning) && self.reconciler.is_settled() {
+        let planned = !self.partly_planned && self.controllers.iter().all(|running| running.planning);
+        if planned && self.reconciler.is_settled() {
             self.ready.done();
             self.take_over();
         }
@@ -419,6 +455,14 @@ impl Core {
         } else if let Err(error) = leftovers.remove() {
             tracing::warn!("{error}; the other packet filter's rules stay until the next start");
         }
+    }
+
+    /// Whether the first rules of a controller wait for sets that are being filled. Sets that cannot be read are not waited
+    /// for.
+    fn sets_come_first(&self, now: Instant) -> bool {
+        let filling =
+            self.reconciler.is_adopted(LaneName::Sets) && !self.reconciler.is_at_rest(LaneName::Sets);
+        filling && self.rules_wait.is_some_and(|until| now < until)
     }
 
     /// Whose a virtual server is can be told only with what the other lanes read, and with the node's addresses.
@@ -448,7 +492,8 @@ impl Core {
 
     fn next_deadline(&self) -> Instant {
         let planned = self.controllers.iter().filter_map(|running| running.controller.next_deadline());
-        planned.chain(self.reconciler.next_deadline()).chain([self.audit_at]).min().unwrap_or(self.audit_at)
+        let rest = self.reconciler.next_deadline().into_iter().chain(self.rules_wait).chain([self.audit_at]);
+        planned.chain(rest).min().unwrap_or(self.audit_at)
     }
 
     /// Controllers, and what they plan from.

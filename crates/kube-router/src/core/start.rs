@@ -96,6 +96,8 @@ impl Core {
             purge,
             edges: Edges::open(&needs, &options, health_ports, &sender, metrics)?,
             waiting: Waiting::default(),
+            partly_planned: false,
+            rules_wait: None,
             reporter: Reporter::new(metrics.clone(), health.clone(), requests),
             started: Instant::now(),
             beat: health.watch("core", LANE_PERIOD, GRACE),

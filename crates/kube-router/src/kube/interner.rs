@@ -3,9 +3,9 @@
 //! A hundred thousand endpoints name a few thousand nodes, namespaces and services. Names that occur once (those of
 //! pods) do not belong here: the table would cost more than it saves.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use linux::row::Name;
 
 use super::model::{Labels, NamedPort};

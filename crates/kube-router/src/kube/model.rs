@@ -7,10 +7,12 @@ mod labels;
 mod policy;
 mod uid;
 
+use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use linux::order;
 use linux::row::{Name, Protocol, Scheduler};
 
 use crate::annotations::RoutingAnnotations;
@@ -22,12 +24,24 @@ use crate::objection::{ObjectRef, Objection};
 
 /// Namespace and name of an object. Ordered by namespace, then name, compared field by field: `a-b/c` and `a/b-c`
 /// never meet.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ObjectName {
     /// Namespace; empty for cluster-wide objects.
     pub namespace: Name,
     /// Name.
     pub name: Name,
+}
+
+impl Ord for ObjectName {
+    fn cmp(&self, other: &ObjectName) -> Ordering {
+        order::names(&self.namespace, &other.namespace).then_with(|| order::names(&self.name, &other.name))
+    }
+}
+
+impl PartialOrd for ObjectName {
+    fn partial_cmp(&self, other: &ObjectName) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl ObjectName {

@@ -20,6 +20,10 @@ use crate::owner::Owner;
 use crate::status::Status;
 use crate::store::Dirty;
 
+/// Owners planned at a time while sets are being filled for the first time: enough for the lane of sets to be worth its
+/// job, few enough for it to begin soon.
+const PART: usize = 1024;
+
 /// Whether packets between pods on one bridge pass the packet filter at all; in the module br_netfilter.
 const BRIDGE_SETTINGS: [(Family, &str); 2] =
     [(Family::V4, "net/bridge/bridge-nf-call-iptables"), (Family::V6, "net/bridge/bridge-nf-call-ip6tables")];
@@ -57,17 +61,17 @@ impl Controller for NetworkPolicies {
         }
     }
 
+    fn store_fills(&mut self, dirty: &Dirty, inputs: Inputs<'_>) {
+        if self.indexed {
+            self.take_in(dirty, inputs);
+        } else {
+            self.take_in_all(inputs);
+        }
+    }
+
     fn begin(&mut self, inputs: Inputs<'_>) {
-        let families = inputs.options.families;
-        self.index = Index::new(inputs.node.name.clone(), families.ipv4, families.ipv6);
-        for namespace in inputs.store.namespaces() {
-            self.index.namespace_changed(&namespace.name, Some(namespace), &mut self.touched);
-        }
-        for pod in inputs.store.pods() {
-            self.index.pod_changed(&pod.id, Some(pod), &mut self.touched);
-        }
-        for policy in inputs.store.policies() {
-            self.index.policy_changed(&policy.id, Some(policy), &mut self.touched);
+        if !self.indexed {
+            self.take_in_all(inputs);
         }
         self.touched.pods_here = true;
         // Policies may have changed while nobody was here to cut flows.
@@ -75,15 +79,7 @@ impl Controller for NetworkPolicies {
     }
 
     fn store_changed(&mut self, dirty: &Dirty, inputs: Inputs<'_>) {
-        for name in &dirty.namespaces {
-            self.index.namespace_changed(name, inputs.store.namespace(name), &mut self.touched);
-        }
-        for id in &dirty.pods {
-            self.index.pod_changed(id, inputs.store.pod(id), &mut self.touched);
-        }
-        for id in &dirty.policies {
-            self.index.policy_changed(id, inputs.store.policy(id), &mut self.touched);
-        }
+        self.take_in(dirty, inputs);
         // Its pod prefixes are in rules.
         self.touched.pods_here |= dirty.own_node;
     }
@@ -101,27 +97,39 @@ impl Controller for NetworkPolicies {
         }
     }
 
+    /// At a start in parts: what brings sets and chains first, then members.
     fn plan(&mut self, inputs: Inputs<'_>, now: Instant, _in_kernel: InKernel<'_>) -> Vec<Planned> {
-        let touched = std::mem::take(&mut self.touched);
-        self.flows.look_at(touched.flows, now);
+        let part = if self.built { usize::MAX } else { PART };
+        let touched = &mut self.touched;
+        self.flows.look_at(std::mem::take(&mut touched.flows), now);
         let mut planned: Vec<Planned> = Vec::new();
-        if touched.pods_here {
+        if std::mem::take(&mut touched.pods_here) {
             planned.push((Subject::Frame.into(), self.plan_frame(inputs)));
         }
-        for id in touched.policies {
+        while planned.len() < part
+            && let Some(id) = self.touched.policies.pop_first()
+        {
             let claims = self.plan_policy(&id);
             self.size.replace(&id, &claims);
             planned.push((Subject::Policy(id).into(), claims));
         }
-        for id in touched.pods {
+        while planned.len() < part
+            && let Some(id) = self.touched.pods.pop_first()
+        {
             let claims = self.plan_pod(&id, inputs);
             planned.push((Subject::Pod(id).into(), claims));
         }
-        for id in touched.members {
+        while planned.len() < part
+            && let Some(id) = self.touched.members.pop_first()
+        {
             let claims = members::claims(&id, &self.index);
             planned.push((Subject::Members(id).into(), claims));
         }
         planned
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.built && !self.touched.is_planned()
     }
 
     fn programmed(&mut self) {
@@ -168,6 +176,35 @@ impl Controller for NetworkPolicies {
 }
 
 impl NetworkPolicies {
+    /// Takes in what changed. O(what it touches).
+    fn take_in(&mut self, dirty: &Dirty, inputs: Inputs<'_>) {
+        for name in &dirty.namespaces {
+            self.index.namespace_changed(name, inputs.store.namespace(name), &mut self.touched);
+        }
+        for id in &dirty.pods {
+            self.index.pod_changed(id, inputs.store.pod(id), &mut self.touched);
+        }
+        for id in &dirty.policies {
+            self.index.policy_changed(id, inputs.store.policy(id), &mut self.touched);
+        }
+    }
+
+    /// Takes in everything the store has. O(objects).
+    fn take_in_all(&mut self, inputs: Inputs<'_>) {
+        let families = inputs.options.families;
+        self.index = Index::new(inputs.node.name.clone(), families.ipv4, families.ipv6);
+        self.indexed = true;
+        for namespace in inputs.store.namespaces() {
+            self.index.namespace_changed(&namespace.name, Some(namespace), &mut self.touched);
+        }
+        for pod in inputs.store.pods() {
+            self.index.pod_changed(&pod.id, Some(pod), &mut self.touched);
+        }
+        for policy in inputs.store.policies() {
+            self.index.policy_changed(&policy.id, Some(policy), &mut self.touched);
+        }
+    }
+
     pub(super) fn families(&self) -> impl Iterator<Item = Family> {
         Family::ALL.into_iter().filter(|family| self.index.enforces(*family))
     }

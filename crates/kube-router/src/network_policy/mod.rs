@@ -68,6 +68,8 @@ impl fmt::Display for Subject {
 #[derive(Debug)]
 pub struct NetworkPolicies {
     index: Index,
+    /// The index is this node's, and has everything that the store has.
+    indexed: bool,
     touched: Touched,
     flows: flows::Flows,
     found: Vec<Found>,
@@ -80,6 +82,7 @@ impl Default for NetworkPolicies {
     fn default() -> NetworkPolicies {
         NetworkPolicies {
             index: Index::new(Name::from(""), false, false),
+            indexed: false,
             touched: Touched::default(),
             flows: flows::Flows::default(),
             found: Vec::new(),

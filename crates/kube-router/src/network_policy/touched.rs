@@ -19,3 +19,10 @@ pub struct Touched {
     /// Addresses whose running flows may be permitted no more, or again.
     pub flows: BTreeSet<IpAddr>,
 }
+
+impl Touched {
+    /// Whether nothing is left to be planned.
+    pub fn is_planned(&self) -> bool {
+        self.members.is_empty() && self.policies.is_empty() && self.pods.is_empty() && !self.pods_here
+    }
+}

@@ -12,8 +12,8 @@ use crate::node::Namespace;
 use crate::process;
 
 const HEALTH: &str = "127.0.0.1:20244";
-/// How often readiness is asked: fine against seconds, and cheap even where a request costs milliseconds.
-const READY_EVERY: Duration = Duration::from_millis(20);
+/// How often readiness is asked: fine against the tenths of a second it comes in, and still cheap against the work.
+const READY_EVERY: Duration = Duration::from_millis(5);
 /// Longest wait for a kernel that is as it should be.
 const READY_LIMIT: Duration = Duration::from_secs(300);
 

@@ -3,9 +3,11 @@
 //! Additions and changes come first, each behind what it stands on; removals come last, so that nothing allowed both
 //! before and after a change is refused in between. What cannot be done yet is parked with whatever it waits for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::hash::Hash;
+
+use hashbrown::HashMap;
 
 use super::entry::Entry;
 use super::{LaneState, Reconciler};
@@ -33,6 +35,8 @@ struct Draft {
     stage_of: HashMap<Key, usize>,
     stages: Vec<Vec<Change>>,
     removals: Vec<Change>,
+    /// Placed since somebody looked for those who wait for them.
+    fresh: Vec<Key>,
 }
 
 impl Draft {
@@ -60,16 +64,24 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
                 self.park(&key, missing);
             }
         }
-        // What had to wait for something that came later in the pass need not wait any longer.
+        // What had to wait for something that came later in the pass, or has waited for something that is in this batch
+        // since an earlier one, need not wait any longer.
         loop {
-            let (ready, rest): (BTreeMap<_, _>, BTreeMap<_, _>) = parked
+            let fresh = std::mem::take(&mut draft.fresh);
+            let waiters = self.due_waiters(lane, &fresh, &draft);
+            let (mut ready, rest): (BTreeMap<_, _>, BTreeMap<_, _>) = parked
                 .into_iter()
                 .partition(|(_, missing)| missing.iter().any(|key| draft.stage_of.contains_key(key)));
             parked = rest;
+            for key in waiters {
+                pending.remove(&key);
+                parked.remove(&key);
+                ready.insert(key, Vec::new());
+            }
             if ready.is_empty() {
                 break;
             }
-            for (key, _) in ready {
+            for key in ready.into_keys() {
                 parked.extend(self.place(&key, &mut draft).map(|missing| (key, missing)));
             }
         }
@@ -92,19 +104,40 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         }
     }
 
+    /// Rows of the lane that were left waiting for one of these, and may be written now. They stay parked: whatever wakes
+    /// them later finds nothing to do. O(keys) and who waits for them.
+    fn due_waiters(&self, lane: LaneName, placed: &[Key], draft: &Draft) -> BTreeSet<Key> {
+        let Some(state) = self.lanes.get(&lane) else { return BTreeSet::new() };
+        let due = |key: &&Key| {
+            let entry = self.entries.get(key).filter(|entry| entry.desired().is_some() && entry.differs());
+            // After a refusal, or, being displaced, in a quarrel.
+            let rests = |entry: &Entry| {
+                entry.refused().is_some_and(|refused| refused.retry_at.is_some())
+                    || matches!(key, Key::ForeignRule(..)) && entry.actual().is_some()
+            };
+            key.lane() == lane
+                && entry.is_some_and(|entry| !rests(entry))
+                && !state.in_flight.contains_key(*key)
+                && !draft.stage_of.contains_key(*key)
+        };
+        placed.iter().flat_map(|key| self.waiting.of(key)).filter(due).cloned().collect()
+    }
+
     /// Puts a key into the draft, or says what it has to wait for.
     fn place(&self, key: &Key, draft: &mut Draft) -> Option<Vec<Key>> {
-        match self.judge(key, &draft.stage_of) {
+        let entry = self.entries.get(key)?;
+        match self.judge(key, entry, &draft.stage_of) {
             Verdict::Stage(stage, after) => {
                 draft.stages.resize_with(draft.stages.len().max(stage + 1), Vec::new);
-                if let (Some(place), Some(change)) = (draft.stages.get_mut(stage), self.change(key, after)) {
+                if let Some(place) = draft.stages.get_mut(stage) {
                     draft.stage_of.insert(key.clone(), stage);
-                    place.push(change);
+                    draft.fresh.push(key.clone());
+                    place.push(change(key, entry, after));
                 }
                 None
             }
             Verdict::Remove => {
-                draft.removals.extend(self.change(key, Vec::new()));
+                draft.removals.push(change(key, entry, Vec::new()));
                 None
             }
             Verdict::Wait(missing) => Some(missing),
@@ -112,8 +145,7 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         }
     }
 
-    fn judge(&self, key: &Key, batch: &HashMap<Key, usize>) -> Verdict {
-        let Some(entry) = self.entries.get(key) else { return Verdict::Rest };
+    fn judge(&self, key: &Key, entry: &Entry, batch: &HashMap<Key, usize>) -> Verdict {
         match entry.desired() {
             Some(row) => self.judge_wanted(key, entry, row, batch),
             None => self.judge_unwanted(key, entry),
@@ -195,11 +227,10 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         let in_flight = state.in_flight.range(&first..).map(|(key, _)| key).take_while(inside);
         pending.chain(in_flight).any(missing)
     }
+}
 
-    fn change(&self, key: &Key, after: Vec<Key>) -> Option<Change> {
-        let entry = self.entries.get(key)?;
-        Some(Change { key: key.clone(), from: entry.actual().cloned(), to: entry.desired().cloned(), after })
-    }
+fn change(key: &Key, entry: &Entry, after: Vec<Key>) -> Change {
+    Change { key: key.clone(), from: entry.actual().cloned(), to: entry.desired().cloned(), after }
 }
 
 fn note_in_flight(state: &mut LaneState, stages: &[Vec<Change>]) {

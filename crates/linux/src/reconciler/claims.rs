@@ -1,8 +1,9 @@
 //! Who wants which rows, and what each claim has to wait for.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::num::NonZeroU32;
+
+use hashbrown::HashMap;
 
 use crate::row::{Key, Row};
 
@@ -64,6 +65,8 @@ impl<O> Default for Claims<O> {
 
 /// What replacing an owner's claims comes to.
 pub(super) struct Replaced {
+    /// The owner's number.
+    pub(super) owner: OwnerNumber,
     pub(super) wanted: Vec<(Key, Row)>,
     pub(super) dropped: Vec<Dropped>,
 }
@@ -118,7 +121,7 @@ impl<O: Clone + Eq + Hash> Claims<O> {
             self.forget(owner, id);
         }
         let wanted = claims.into_iter().map(|claim| (claim.key, claim.row)).collect();
-        Replaced { wanted, dropped }
+        Replaced { owner: id, wanted, dropped }
     }
 
     /// Prerequisite lists of a row, one for each of its claims.

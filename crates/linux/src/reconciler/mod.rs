@@ -28,18 +28,19 @@ mod quarrel;
 mod tests;
 mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 pub use claims::Claim;
-use claims::{Claims, Dropped};
+use claims::{Claims, Dropped, OwnerNumber};
 use dispute::Disputes;
 use entry::Entry;
 pub use entry::Refused;
 use gate::Gates;
 pub use gate::{Gate, Rows};
+use hashbrown::HashMap;
 use quarrel::Quarrels;
 use waiting::Waiting;
 
@@ -173,7 +174,7 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
     pub fn set(&mut self, owner: &O, claims: Vec<Claim>) {
         let changes = self.claims.replace(owner, claims);
         for (key, row) in changes.wanted {
-            self.want(key, row, owner);
+            self.want(key, row, owner, changes.owner);
         }
         for dropped in changes.dropped {
             self.unwant(dropped, owner);
@@ -404,13 +405,12 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         std::mem::take(&mut self.notices)
     }
 
-    fn want(&mut self, key: Key, row: Row, owner: &O) {
-        let id = self.claims.id(owner);
+    fn want(&mut self, key: Key, row: Row, owner: &O, id: OwnerNumber) {
         let row = self.agreed(&key, row, owner);
         let entry = self.entries.entry(key.clone()).or_default();
         entry.add_claimant(id);
         if entry.desired() != Some(&row) {
-            let returns = entry.actual().is_some();
+            let (returns, was_refused) = (entry.actual().is_some(), entry.refused().is_some());
             if entry.set_desired(Some(row)).is_none() {
                 let released = entry.take_holding();
                 self.count(&key).desired += 1;
@@ -419,7 +419,9 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
                     self.stays(&key);
                 }
             }
-            self.forget_refusal(&key);
+            if was_refused {
+                self.forget_refusal(&key);
+            }
         }
         self.touch(&key);
     }
@@ -469,12 +471,15 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
 
     /// Puts a key where it belongs now: pending, or out of the table.
     fn touch(&mut self, key: &Key) {
-        let Some(entry) = self.entries.get(key) else { return };
+        let Some(mut entry) = self.entries.get(key) else { return };
         if entry.refused().is_some() && !entry.differs() {
             // Somebody else brought about what was refused to us.
             self.forget_refusal(key);
+            match self.entries.get(key) {
+                Some(now) => entry = now,
+                None => return,
+            }
         }
-        let Some(entry) = self.entries.get(key) else { return };
         if entry.is_gone() {
             if let Some(state) = self.lanes.get_mut(&key.lane()) {
                 state.pending.remove(key);

@@ -431,6 +431,20 @@ fn a_chain_goes_with_the_chain_it_jumps_to_and_not_before_it() {
     let now_there = jumping("KUBE-A", "KUBE-X");
     assert_eq!(kernel.rows.get(&now_there.key), Some(&now_there.row));
 
+    // What was left waiting before goes with what it waited for, not after it.
+    reconciler.set(&4, vec![set("b"), member("b", 1), chain("KUBE-Y", &["b"])]);
+    reconciler.set(&5, vec![jumping("KUBE-V", "KUBE-W"), jumping("KUBE-W", "KUBE-Y")]);
+    assert!(reconciler.next_job(LaneName::Firewall, now).is_none(), "none of the three may go yet");
+    let Some(Job::Apply(stages)) = reconciler.next_job(LaneName::Sets, now) else { panic!("no job") };
+    let outcomes = run_batch(&mut LaneOf(LaneName::Sets, &mut kernel), stages);
+    reconciler.applied(LaneName::Sets, outcomes, now);
+    let Some(Job::Apply(stages)) = reconciler.next_job(LaneName::Firewall, now) else { panic!("no job") };
+    assert_eq!(stages.iter().map(Vec::len).collect::<Vec<_>>(), [3]);
+    let outcomes = run_batch(&mut LaneOf(LaneName::Firewall, &mut kernel), stages);
+    reconciler.applied(LaneName::Firewall, outcomes, now);
+    assert!(reconciler.next_job(LaneName::Firewall, now).is_none(), "nothing is written twice");
+    assert!(kernel.order_violations.is_empty(), "{:?}", kernel.order_violations);
+
     // What may go at once goes together: one stage is one transaction.
     reconciler.set(&3, vec![jumping("KUBE-D", "KUBE-E"), jumping("KUBE-E", "OTHER")]);
     let Some(Job::Apply(stages)) = reconciler.next_job(LaneName::Firewall, now) else { panic!("no job") };

@@ -51,6 +51,16 @@ impl Waiting {
         }
     }
 
+    /// Who waits for `prerequisite`. O(log n).
+    pub(super) fn of(&self, prerequisite: &Key) -> impl Iterator<Item = &Key> {
+        let (one, many) = match self.0.get(prerequisite) {
+            None => (None, None),
+            Some(Waiters::One(key)) => (Some(key), None),
+            Some(Waiters::Many(all)) => (None, Some(all)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
     /// Takes out everyone who waits for `prerequisite`.
     pub(super) fn take(&mut self, prerequisite: &Key) -> BTreeSet<Key> {
         match self.0.remove(prerequisite) {

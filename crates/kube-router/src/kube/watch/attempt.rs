@@ -1,6 +1,6 @@
 //! One attempt: a list, or a watch from a version, until the connection ends; and what its end means.
 
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use kube::core::WatchEvent as Frame;
 use kube::core::params::{ListParams, WatchParams};
 use kube::core::{Request, Status};
@@ -67,7 +67,7 @@ type Outcome = Result<(Step, Ended), NobodyListens>;
 /// Annotation of the bookmark that ends a streaming list (`metav1.InitialEventsAnnotationKey`).
 const LIST_ENDS: &str = "k8s.io/initial-events-end";
 
-impl<M: From<WatchEvent> + Send> Watch<M> {
+impl<M: From<Vec<WatchEvent>> + Send> Watch<M> {
     pub(super) async fn attempt<W: Wire>(&mut self, step: Step) -> Outcome {
         let mut version = match (step, self.strategy) {
             (Step::Resume(version), _) => Some(version),
@@ -106,6 +106,7 @@ impl<M: From<WatchEvent> + Send> Watch<M> {
             for object in page.items.unwrap_or_default() {
                 self.tell_object(object).await?;
             }
+            self.flush().await?;
             params.continue_token = page.metadata.next.found().filter(|next| !next.is_empty());
             if params.continue_token.is_none() {
                 let version = page.metadata.resource_version.found().filter(|version| !version.is_empty());
@@ -138,7 +139,14 @@ impl<M: From<WatchEvent> + Send> Watch<M> {
             self.tell(WatchEvent::ListBegins(W::KIND)).await?;
         }
         loop {
-            match self.next(&mut frames, version.is_none()).await {
+            let frame = match frames.next().now_or_never() {
+                Some(ready) => told(ready),
+                None => {
+                    self.flush().await?;
+                    self.next(&mut frames, version.is_none()).await
+                }
+            };
+            match frame {
                 Ok(Frame::Added(object) | Frame::Modified(object)) => {
                     let reached = object.version().map(str::to_owned);
                     self.tell_object(object).await?;
@@ -197,13 +205,7 @@ impl<M: From<WatchEvent> + Send> Watch<M> {
     ) -> Result<Frame<W>, Ended> {
         let patience = if in_list { self.tuning.list_silence } else { self.tuning.silence };
         match timeout(patience, frames.next()).await {
-            Ok(Some(Ok(frame))) => Ok(frame),
-            Ok(None) => Err(Ended::Quietly),
-            // A change that cannot be read was missed.
-            Ok(Some(Err(kube::Error::SerdeError(error)))) => {
-                Err(Ended::Lost(format!("cannot read an event: {error}")))
-            }
-            Ok(Some(Err(error))) => Err(meaning(&error)),
+            Ok(frame) => told(frame),
             Err(_) if in_list => Err(Ended::NoStreaming),
             Err(_) => Err(Ended::Quietly),
         }
@@ -221,6 +223,19 @@ impl<M: From<WatchEvent> + Send> Watch<M> {
     async fn list_ends(&mut self, kind: Kind) -> Result<(), NobodyListens> {
         self.names.sweep();
         self.tell(WatchEvent::ListEnds(kind)).await
+    }
+}
+
+/// A frame, or how the watch ended.
+fn told<W>(frame: Option<kube::Result<Frame<W>>>) -> Result<Frame<W>, Ended> {
+    match frame {
+        Some(Ok(frame)) => Ok(frame),
+        None => Err(Ended::Quietly),
+        // A change that cannot be read was missed.
+        Some(Err(kube::Error::SerdeError(error))) => {
+            Err(Ended::Lost(format!("cannot read an event: {error}")))
+        }
+        Some(Err(error)) => Err(meaning(&error)),
     }
 }
 

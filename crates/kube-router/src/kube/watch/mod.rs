@@ -83,6 +83,9 @@ pub struct Tuning {
     pub list_silence: Duration,
     /// How often a failure that lasts is repeated to the store.
     pub repeat: Duration,
+    /// Most events told in one message. What came together is told together: a list of many objects would otherwise wake
+    /// the receiver for each of them.
+    pub batch: usize,
 }
 
 /// The nodes of a cluster that starts do not all ask at once, but within this.
@@ -106,6 +109,7 @@ impl Default for Tuning {
             silence: Duration::from_secs(150),
             list_silence: Duration::from_secs(30),
             repeat: Duration::from_secs(60),
+            batch: 64,
         }
     }
 }
@@ -118,8 +122,9 @@ pub fn client(mut config: kube::Config) -> Result<Client, kube::Error> {
 }
 
 /// Starts a watch. It ends when the receiver of `events` is gone; until then it waits whenever the receiver is slow.
-/// The caller's runtime runs it. The receiver may take other messages too: an event is turned into one of its own.
-pub fn start<M: From<WatchEvent> + Send + 'static>(
+/// The caller's runtime runs it. The receiver may take other messages too: events that came together are turned into
+/// one of its own.
+pub fn start<M: From<Vec<WatchEvent>> + Send + 'static>(
     client: Client,
     selection: Selection,
     tuning: Tuning,
@@ -135,6 +140,7 @@ pub fn start<M: From<WatchEvent> + Send + 'static>(
         names: Interner::default(),
         pause: Pause::new(tuning.pause),
         broken: None,
+        untold: Vec::new(),
         tuning,
         events,
     };
@@ -166,10 +172,12 @@ struct Watch<M> {
     pause: Pause,
     /// When the store was last told that this watch is broken, while it is.
     broken: Option<Instant>,
+    /// Events on their way to the receiver.
+    untold: Vec<WatchEvent>,
     events: Sender<M>,
 }
 
-impl<M: From<WatchEvent> + Send> Watch<M> {
+impl<M: From<Vec<WatchEvent>> + Send> Watch<M> {
     async fn run<W: Wire>(mut self) {
         let events = self.events.clone();
         tokio::select! {
@@ -194,6 +202,9 @@ impl<M: From<WatchEvent> + Send> Watch<M> {
             if let Some(why) = ended.failure()
                 && self.report(why).await.is_err()
             {
+                return NobodyListens;
+            }
+            if self.flush().await.is_err() {
                 return NobodyListens;
             }
             let at_once = match ended {
@@ -228,8 +239,20 @@ impl<M: From<WatchEvent> + Send> Watch<M> {
         Ok(())
     }
 
+    /// Puts an event on its way. It is told when there are enough of them, or by [`Self::flush`], which comes before
+    /// every wait for the server.
     async fn tell(&mut self, event: WatchEvent) -> Result<(), NobodyListens> {
         self.status.saw(&event);
-        self.events.send(event.into()).await.map_err(|_| NobodyListens)
+        self.untold.push(event);
+        if self.untold.len() >= self.tuning.batch { self.flush().await } else { Ok(()) }
+    }
+
+    /// Tells what is on its way.
+    async fn flush(&mut self) -> Result<(), NobodyListens> {
+        if self.untold.is_empty() {
+            return Ok(());
+        }
+        let events = std::mem::take(&mut self.untold);
+        self.events.send(events.into()).await.map_err(|_| NobodyListens)
     }
 }

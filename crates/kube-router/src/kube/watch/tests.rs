@@ -129,6 +129,7 @@ fn quick() -> Tuning {
     Tuning {
         start_after: Duration::ZERO,
         pause: (Duration::from_millis(2), Duration::from_millis(20)),
+        batch: 8,
         ..Tuning::default()
     }
 }
@@ -140,7 +141,9 @@ fn client(address: SocketAddr) -> Client {
 
 struct Scene {
     script: Script,
-    events: Receiver<WatchEvent>,
+    events: Receiver<Vec<WatchEvent>>,
+    /// Received, and not looked at yet.
+    received: VecDeque<WatchEvent>,
     status: Arc<WatchStatus>,
     task: JoinHandle<()>,
 }
@@ -151,7 +154,7 @@ async fn scene_with(script: Script, selection: Selection, tuning: Tuning) -> Sce
     tokio::spawn(script.clone().serve(listener));
     let (sender, events) = channel(4);
     let (status, task) = start(client(address), selection, tuning, sender);
-    Scene { script, events, status, task }
+    Scene { script, events, received: VecDeque::new(), status, task }
 }
 
 async fn scene(answers: impl IntoIterator<Item = Answer>) -> Scene {
@@ -159,14 +162,24 @@ async fn scene(answers: impl IntoIterator<Item = Answer>) -> Scene {
 }
 
 impl Scene {
+    /// The next event.
+    async fn event(&mut self) -> WatchEvent {
+        loop {
+            if let Some(event) = self.received.pop_front() {
+                return event;
+            }
+            self.received.extend(self.events.recv().await.expect("the watch runs"));
+        }
+    }
+
     /// The next events, as words; texts of failures are left out.
     async fn next(&mut self, count: usize) -> Vec<String> {
         let mut words = Vec::new();
         while words.len() < count {
-            let event = timeout(PATIENCE, self.events.recv()).await;
+            let event = timeout(PATIENCE, self.event()).await;
             let event = event
                 .unwrap_or_else(|_| panic!("nothing came after {words:?}, asked {:#?}", self.script.asked()));
-            words.push(match event.expect("the watch runs") {
+            words.push(match event {
                 WatchEvent::ListBegins(_) => "list".to_owned(),
                 WatchEvent::ListEnds(_) => "end".to_owned(),
                 WatchEvent::Applied(object, _) => format!("+{}", object.id()),
@@ -404,10 +417,10 @@ async fn a_server_that_is_away_is_waited_for_without_noise() {
     let (sender, events) = channel(4);
     let (status, task) = start(client(address), Selection::all(Kind::Node), quick(), sender);
     let script = Script::of([Answer::Open(vec![frame("ADDED", "a", 5), list_end(9)])]);
-    let mut scene = Scene { script: script.clone(), events, status, task };
+    let mut scene = Scene { script: script.clone(), events, received: VecDeque::new(), status, task };
     assert_eq!(scene.next(1).await, ["broken"]);
     assert!(scene.status.broken() && !scene.status.synced());
-    let more = timeout(Duration::from_millis(300), scene.events.recv()).await;
+    let more = timeout(Duration::from_millis(300), scene.event()).await;
     assert!(more.is_err(), "said more than once: {more:?}");
 
     let listener = TcpListener::bind(address).await.expect("still free");
@@ -444,6 +457,23 @@ async fn a_slow_receiver_slows_the_watch_and_loses_nothing() {
     assert_eq!(words[201], "end");
 }
 
+/// What a server sends at once need not wake the receiver once for each object, and what comes alone does not wait.
+#[tokio::test]
+async fn what_comes_together_is_told_together_and_nothing_waits() {
+    let mut frames: Vec<Value> = (0..64).map(|number| frame("ADDED", &format!("n{number}"), 5)).collect();
+    frames.push(list_end(9));
+    let text: String = frames.iter().map(|frame| format!("{frame}\n")).collect();
+    let mut scene = scene([Answer::Text(Box::leak(text.into_boxed_str()))]).await;
+    let (mut messages, mut events) = (0, 0);
+    while events < 66 {
+        let message = timeout(PATIENCE, scene.events.recv()).await.expect("in time").expect("it runs");
+        assert!(message.len() <= 8, "{} in one", message.len());
+        (messages, events) = (messages + 1, events + message.len());
+    }
+    assert_eq!(events, 66);
+    assert!(messages <= 33, "{messages} messages");
+}
+
 #[tokio::test]
 async fn the_task_ends_when_nobody_listens() {
     let mut scene = scene([Answer::Open(vec![list_end(9)])]).await;
@@ -460,7 +490,7 @@ async fn a_malformed_object_is_objected_to_and_the_list_goes_on() {
     let bad = json!({"type": "ADDED", "object": {"metadata": {"name": "bad", "resourceVersion": "6"}, "status": 5}});
     let mut scene = scene([Answer::Open(vec![bad, frame("ADDED", "a", 7), list_end(9)])]).await;
     scene.next(1).await;
-    match timeout(PATIENCE, scene.events.recv()).await.expect("in time").expect("the watch runs") {
+    match timeout(PATIENCE, scene.event()).await.expect("in time") {
         WatchEvent::Applied(object, objections) => {
             assert_eq!((&*object.id().name, objections.len()), ("bad", 1));
             assert_eq!(objections[0].field, "status");

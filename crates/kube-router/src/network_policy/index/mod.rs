@@ -18,10 +18,11 @@ mod policies;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use linux::row::{Family, Name};
 use slab::Slab;
 

@@ -1,7 +1,8 @@
 //! Pods come, go and change: which group they are in, and whether they are here.
 
-use std::collections::hash_map::Entry;
 use std::net::IpAddr;
+
+use hashbrown::hash_map::Entry;
 
 use super::{GroupKey, Index, KnownPod, PodNumber};
 use crate::kube::model::{ObjectName, Pod};

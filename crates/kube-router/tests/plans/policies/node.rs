@@ -1,6 +1,6 @@
 //! A node without a kernel: objects as JSON go through the store to the controller, and what it plans counts as done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use kube_router::core::{Controller, Inputs};
@@ -40,6 +40,36 @@ pub(crate) struct Node {
 impl Node {
     /// A node that knows this world, and has planned it.
     pub(crate) fn of(world: &World, flags: &[&str], verdict_maps: bool) -> Node {
+        let mut node = Node::without_lists(flags, verdict_maps);
+        for (name, value) in &world.namespaces {
+            node.change(&Change::Namespace(name.clone(), Some(value.clone())));
+        }
+        for ((namespace, name), value) in &world.pods {
+            node.change(&Change::Pod(namespace.clone(), name.clone(), Some(value.clone())));
+        }
+        for ((namespace, name), value) in &world.policies {
+            node.change(&Change::Policy(namespace.clone(), name.clone(), Some(value.clone())));
+        }
+        node.begin()
+    }
+
+    /// A node that heard all this before its lists were complete, each by itself, and has planned it.
+    pub(crate) fn that_heard<'a>(
+        changes: impl IntoIterator<Item = &'a Change>,
+        flags: &[&str],
+        verdict_maps: bool,
+    ) -> Node {
+        let mut node = Node::without_lists(flags, verdict_maps);
+        for change in changes {
+            node.change(change);
+            let dirty = std::mem::take(&mut node.dirty);
+            let inputs = Inputs { store: &node.store, node: &node.node, options: &node.options };
+            node.policies.store_fills(&dirty, inputs);
+        }
+        node.begin()
+    }
+
+    fn without_lists(flags: &[&str], verdict_maps: bool) -> Node {
         let facts = Facts {
             addresses: NODE_IPS
                 .map(|ip| (Name::from("eth0"), ip.parse::<std::net::IpAddr>().unwrap().into()))
@@ -60,21 +90,16 @@ impl Node {
         let this = json!({"metadata": {"name": HERE}, "spec": {"podCIDRs": ["10.0.0.0/24"]},
             "status": {"addresses": NODE_IPS.map(|ip| json!({"type": "InternalIP", "address": ip}))}});
         node.object::<wire::Node>(this);
-        for (name, value) in &world.namespaces {
-            node.change(&Change::Namespace(name.clone(), Some(value.clone())));
-        }
-        for ((namespace, name), value) in &world.pods {
-            node.change(&Change::Pod(namespace.clone(), name.clone(), Some(value.clone())));
-        }
-        for ((namespace, name), value) in &world.policies {
-            node.change(&Change::Policy(namespace.clone(), name.clone(), Some(value.clone())));
-        }
-        node.dirty = Dirty::default();
         node.node.object = node.store.own_node().cloned();
-        let inputs = Inputs { store: &node.store, node: &node.node, options: &node.options };
-        node.policies.begin(inputs);
-        node.plan_all();
         node
+    }
+
+    fn begin(mut self) -> Node {
+        self.dirty = Dirty::default();
+        let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
+        self.policies.begin(inputs);
+        self.plan_all();
+        self
     }
 
     /// Takes in a change; nothing follows before [`Self::plan`], as in a burst.
@@ -111,20 +136,44 @@ impl Node {
     }
 
     fn plan_all(&mut self) -> Vec<Owner> {
-        let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
-        let planned = self.policies.plan(inputs, Instant::now(), &|_| Vec::new());
-        let owners = planned.iter().map(|(owner, _)| owner.clone()).collect();
-        for (owner, claims) in planned {
-            if claims.is_empty() {
-                self.wanted.remove(&owner);
-            } else {
-                self.wanted.insert(owner, claims);
+        let mut owners = Vec::new();
+        loop {
+            let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
+            let planned = self.policies.plan(inputs, Instant::now(), &|_| Vec::new());
+            owners.extend(planned.iter().map(|(owner, _)| owner.clone()));
+            let last = planned.is_empty() && !self.policies.goes_on();
+            let mut members = Vec::new();
+            for (owner, claims) in planned {
+                members.extend(claims.iter().filter(|claim| matches!(claim.key, Key::Member(..))).cloned());
+                if claims.is_empty() {
+                    self.wanted.remove(&owner);
+                } else {
+                    self.wanted.insert(owner, claims);
+                }
+            }
+            self.have_sets(&members);
+            for (object, found) in self.policies.take_found() {
+                self.objections.replace(&object, found);
+            }
+            if last {
+                return owners;
             }
         }
-        for (object, found) in self.policies.take_found() {
-            self.objections.replace(&object, found);
+    }
+
+    /// What is planned may be written before the rest is planned, so members never come before their sets.
+    fn have_sets(&self, members: &[Claim]) {
+        let sets: BTreeSet<&Key> = self
+            .wanted
+            .values()
+            .flatten()
+            .map(|claim| &claim.key)
+            .filter(|key| matches!(key, Key::Set(_)))
+            .collect();
+        for member in members {
+            let set = member.key.container().unwrap();
+            assert!(sets.contains(&set), "{set:?} is not planned, but a member of it");
         }
-        owners
     }
 
     /// Takes in what the CNI plugin says, as [`Self::change`].

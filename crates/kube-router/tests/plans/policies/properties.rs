@@ -196,11 +196,15 @@ proptest! {
         maps in any::<bool>(),
     ) {
         let mut world = World::default();
+        let mut heard = Vec::new();
         for number in 0..NAMESPACES {
             let name = format!("ns{number}");
-            world.change(&Change::Namespace(name.clone(), Some(json!({"metadata": {"name": name}}))));
+            let change = Change::Namespace(name.clone(), Some(json!({"metadata": {"name": name}})));
+            world.change(&change);
+            heard.push(change);
         }
         let mut node = Node::of(&world, &FLAGS, maps);
+        heard.extend(steps.iter().map(|(change, _)| change.clone()));
         for (change, plan) in steps {
             world.change(&change);
             node.change(&change);
@@ -214,7 +218,30 @@ proptest! {
         prop_assert_eq!(node.claims_by_owner(), from_scratch.claims_by_owner());
         let standing = |node: &Node| node.objections.iter().map(ToString::to_string).collect::<Vec<_>>();
         prop_assert_eq!(standing(&node), standing(&from_scratch));
+        let as_listed = Node::that_heard(&heard, &FLAGS, maps);
+        prop_assert_eq!(as_listed.claims_by_owner(), from_scratch.claims_by_owner());
     }
+}
+
+/// More than is planned at a time; that members come behind their sets is looked after by the node.
+#[test]
+fn a_large_start_is_planned_in_parts_and_loses_nothing() {
+    let mut world = World::default();
+    let name = |number: usize| format!("pod{number}");
+    let peers = json!([{"from": [{"podSelector": {"matchLabels": {"app": "a"}}}]}]);
+    let policy =
+        json!({"metadata": {"namespace": "ns0", "name": "p"}, "spec": {"podSelector": {}, "ingress": peers}});
+    world.change(&Change::Policy("ns0".into(), "p".into(), Some(policy)));
+    for number in 0..3_000_usize {
+        let [low, high] = [number % 256, number / 256];
+        let pod = json!({"metadata": {"namespace": "ns0", "name": name(number), "labels": {"app": "a"}},
+                         "spec": {"nodeName": if number < 50 { HERE } else { "there" }},
+                         "status": {"podIPs": [{"ip": format!("10.1.{high}.{low}")}]}});
+        world.change(&Change::Pod("ns0".into(), name(number), Some(pod)));
+    }
+    let node = Node::of(&world, &FLAGS, true);
+    let owners = |text: &str| node.wanted.keys().filter(|owner| owner.to_string().starts_with(text)).count();
+    assert_eq!((owners("set members of pod"), owners("network policy of pod")), (3_000, 50));
 }
 
 #[test]
