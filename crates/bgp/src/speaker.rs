@@ -171,15 +171,14 @@ impl Speaker {
     /// everything; until then the caller is to come back whenever the peer's socket has room.
     pub fn pull(&mut self, peer: IpAddr, most: usize) -> Vec<Update> {
         let Some(id) = self.up(peer) else { return Vec::new() };
-        let selecting = self.tables.iter_mut().filter(|tables| !tables.table.is_waiting());
-        let mut news = selecting.map(|tables| tables.groups.pull(id, most, &mut tables.table));
+        let mut news = self.tables.iter_mut().map(|tables| tables.groups.pull(id, most, &mut tables.table));
         news.find(|updates| !updates.is_empty()).unwrap_or_default()
     }
 
     /// Peers that have got news since the last call; each is to be pulled until nothing comes. O(1) if there are none.
     pub fn wanting(&mut self) -> Vec<IpAddr> {
         let mut woken = BTreeSet::new();
-        for tables in self.tables.iter_mut().filter(|tables| !tables.table.is_waiting()) {
+        for tables in &mut self.tables {
             tables.groups.take_woken(&mut woken);
         }
         woken.into_iter().filter_map(|id| self.peer(id).map(|peer| peer.address)).collect()

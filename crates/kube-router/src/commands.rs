@@ -12,11 +12,11 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use clap_complete::Shell;
 
+use crate::causes::with_causes;
 use crate::doctor::command::DoctorCommand;
 use crate::explain::command::ExplainCommand;
 use crate::monitor::command::MonitorCommand;
 use crate::options;
-use crate::run::chain;
 use crate::status::command::StatusCommand;
 
 /// Names of all commands, with what each is for, in the order of the help text.
@@ -143,7 +143,7 @@ fn refused(error: &clap::Error) -> ExitCode {
 }
 
 fn failed(error: &dyn std::error::Error) -> ExitCode {
-    say(std::io::stderr(), &format!("Error: {}\n", chain(error)));
+    say(std::io::stderr(), &format!("Error: {}\n", with_causes(error)));
     ExitCode::FAILURE
 }
 

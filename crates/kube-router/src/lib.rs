@@ -1,6 +1,7 @@
 //! The node agent as a library; the binary is `main.rs`.
 
 pub mod annotations;
+mod causes;
 pub mod cleanup;
 pub mod cni;
 mod commands;

@@ -9,6 +9,7 @@ use axum::http::Uri;
 use linux::row::{LaneName, Name};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::causes::with_causes;
 use crate::cni::plugin;
 use crate::core::{self, Core, LaneError};
 use crate::counters::IpvsCounters;
@@ -117,24 +118,13 @@ async fn dispatch(args: Vec<OsString>, mut stop: Stop) -> ExitCode {
 }
 
 fn failed(error: &RunError) -> ExitCode {
-    say(&format!("Error: {}\n", chain(error)));
+    say(&format!("Error: {}\n", with_causes(error)));
     ExitCode::FAILURE
 }
 
 /// Writes to stderr. If nobody reads it any more, nobody is told.
 fn say(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
-}
-
-/// The error with all that caused it.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 fn require_root() -> Result<(), RunError> {
@@ -151,7 +141,7 @@ async fn clean_up(options: Options, stop: &mut Stop) -> Result<(), RunError> {
         () = stop.asked() => return Err(RunError::CleanUpCutShort),
     };
     if let Err(error) = done {
-        tracing::error!("clean-up is not complete: {}", chain(&error));
+        tracing::error!("clean-up is not complete: {}", with_causes(&error));
     }
     Ok(())
 }

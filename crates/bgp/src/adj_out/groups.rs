@@ -169,6 +169,11 @@ impl Groups {
         }
     }
 
+    /// Selection waits no longer: whatever else there is to tell, End-of-RIB is due. O(peers).
+    pub(crate) fn wake_all(&mut self) {
+        self.woken.extend(self.of.keys());
+    }
+
     /// Export has other rules.
     pub(crate) fn forget_prepared(&mut self) {
         self.groups.iter_mut().flatten().for_each(Group::forget_prepared);

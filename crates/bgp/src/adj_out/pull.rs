@@ -20,17 +20,26 @@ enum Step {
 }
 
 impl Group {
-    /// The next news for a member, looking at `most` destinations at a time; nothing once it has heard everything.
+    /// The next news for a member, looking at `most` destinations at a time; nothing once it has heard everything. While
+    /// selection waits there is more to come, so End-of-RIB waits, too.
     pub(crate) fn pull(&mut self, peer: PeerId, most: usize, table: &mut Table) -> Vec<Update> {
         let mut updates = Vec::new();
         self.skip_what_the_walk_covers(peer, table);
         while updates.is_empty() {
-            let Some(step) = self.next_step(peer, most.max(1)) else { break };
+            let Some(step) = self.next_step(peer, most.max(1)) else {
+                updates.extend(self.end_of_rib(peer, table));
+                break;
+            };
             let items = self.items(&step, table);
             self.tell(peer, &items, table, &mut updates);
             self.go_on(peer, step, table, &mut updates);
         }
         updates
+    }
+
+    fn end_of_rib(&mut self, peer: PeerId, table: &Table) -> Option<Update> {
+        let feed = self.members.get_mut(&peer).filter(|_| !table.is_waiting())?;
+        std::mem::take(&mut feed.end_of_rib_due).then_some(Update::EndOfRib(self.family))
     }
 
     /// A member that has been told nothing and has not begun its walk needs nothing of what is in the log by now.
@@ -171,9 +180,7 @@ impl Group {
             return;
         }
         feed.walk = None;
-        if std::mem::take(&mut feed.end_of_rib_due) {
-            updates.push(Update::EndOfRib(self.family));
-        }
+        updates.extend(self.end_of_rib(peer, table));
         if self.members.values().all(|feed| feed.walk.is_none()) {
             self.batches.clear();
         }

@@ -139,7 +139,8 @@ impl Table {
         self.numbers.len()
     }
 
-    /// Whether selection waits (RFC 4724 section 4.1).
+    /// Whether selection waits (RFC 4724 section 4.1). Paths of our own do not: nothing that is yet to come can be
+    /// better.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waiting
     }
@@ -202,10 +203,12 @@ impl Table {
 
     fn reselect(&mut self, id: DestinationId, before: Selection, selector: &Selector<'_>) -> Change {
         let Some(destination) = self.destinations.get_mut(id as usize) else { return Change::default() };
-        if self.waiting {
-            return Change::default();
+        if self.waiting && destination.paths.iter().all(|path| path.peer != PeerId::LOCAL) {
+            let accepted = destination.paths.iter_mut().filter(|path| path.accepted.is_some());
+            accepted.for_each(|path| path.standing = Standing::Waiting);
+        } else {
+            selector.select(&mut destination.paths);
         }
-        selector.select(&mut destination.paths);
         let after = destination.selection();
         let best = before.first() != after.first();
         let others = before.get(1..).unwrap_or_default() != after.get(1..).unwrap_or_default();

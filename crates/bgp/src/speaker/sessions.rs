@@ -223,6 +223,7 @@ impl Speaker {
             for id in tables.all() {
                 tables.select(id, &self.rules, &mut self.interner);
             }
+            tables.groups.wake_all();
             self.events.push_back(Event::SelectionBegan(family));
         }
         self.deferral = (!deferral.families.is_empty()).then_some(deferral);

@@ -10,6 +10,7 @@ use linux::row::Name;
 use serde_json::Value;
 
 use super::{Api, Listed, NodeSeen};
+use crate::causes::with_causes;
 use crate::core::{enabled_controllers, needs};
 use crate::kube::client;
 use crate::kube::convert::Wire;
@@ -28,7 +29,7 @@ pub(super) async fn ask(options: &Options) -> Api {
     let config = match client::config(&options.api).await {
         Ok(config) => config,
         Err(error) => {
-            api.server = Some(Err(crate::run::chain(&error)));
+            api.server = Some(Err(with_causes(&error)));
             return api;
         }
     };

@@ -53,39 +53,22 @@ async fn back(stage: &Stage, deletion: &Deletion) -> Result<Duration, Error> {
 }
 
 fn deletions(stage: &Stage) -> Result<Vec<Deletion>, Error> {
-    let vip = stage.vips.first().ok_or(Error::Object("service address"))?;
+    let mut all = of_services(stage);
     let range = stage.cluster.node(2)?.pod_ranges().first().map(ToString::to_string);
     let range = range.ok_or(Error::Object("pod range of node-2"))?;
-    let deletion = |what, line: &str, look, sign: &str| Deletion {
-        what,
-        line: line.to_owned(),
-        look,
-        sign: sign.to_owned(),
-    };
-    let dummy = "ip addr show dev kube-dummy-if";
-    let servers = "ipvsadm -Sn";
     let forward = "iptables -S FORWARD";
-    Ok(vec![
-        deletion(
-            "a service's address",
-            &format!("ip addr del {vip}/32 dev kube-dummy-if"),
-            dummy,
-            &vip.to_string(),
-        ),
-        deletion("kube-dummy-if", "ip link del kube-dummy-if", "ip addr show", &format!("{vip}/32")),
+    all.extend([
         deletion(
             "a route to another node's pods",
             &format!("ip route del {range}"),
             "ip route show proto 17",
             &range,
         ),
-        deletion("a virtual server", &format!("ipvsadm -D -t {vip}:80"), servers, &format!("-A -t {vip}:80")),
-        deletion("all virtual servers", "ipvsadm -C", servers, &format!("-A -t {vip}:80")),
         deletion(
             "members of a set",
-            "ipset flush kube-router-local-ips",
-            "ipset list kube-router-local-ips",
-            "172.31.",
+            "ipset flush kube-router-pod-subnets",
+            "ipset list kube-router-pod-subnets",
+            &range,
         ),
         deletion("our jumps", "iptables -F FORWARD", forward, "KUBE-ROUTER-FORWARD"),
         deletion(
@@ -100,5 +83,28 @@ fn deletions(stage: &Stage) -> Result<Vec<Deletion>, Error> {
             "iptables -t nat -S POSTROUTING",
             "kube-router-pod-subnets",
         ),
-    ])
+    ]);
+    Ok(all)
+}
+
+/// What the service proxy alone has.
+fn of_services(stage: &Stage) -> Vec<Deletion> {
+    let Some(vip) = stage.vips.first() else { return Vec::new() };
+    let (dummy, servers) = ("ip addr show dev kube-dummy-if", "ipvsadm -Sn");
+    let server = format!("-A -t {vip}:80");
+    vec![
+        deletion(
+            "a service's address",
+            &format!("ip addr del {vip}/32 dev kube-dummy-if"),
+            dummy,
+            &vip.to_string(),
+        ),
+        deletion("kube-dummy-if", "ip link del kube-dummy-if", "ip addr show", &format!("{vip}/32")),
+        deletion("a virtual server", &format!("ipvsadm -D -t {vip}:80"), servers, &server),
+        deletion("all virtual servers", "ipvsadm -C", servers, &server),
+    ]
+}
+
+fn deletion(what: &'static str, line: &str, look: &'static str, sign: &str) -> Deletion {
+    Deletion { what, line: line.to_owned(), look, sign: sign.to_owned() }
 }

@@ -23,15 +23,18 @@ pub struct Options {
     pub deaths: u32,
     /// How long the API server is away.
     pub away: Duration,
+    /// With the service proxy and connections through a service, which need IPVS.
+    pub services: bool,
     /// The same choices of moments for the same number.
     pub seed: u64,
 }
 
 impl Options {
     /// Everything once or a few times: whether it holds at all.
-    pub const SHORT: Options = Options { deaths: 3, away: Duration::from_secs(5), seed: 1 };
+    pub const SHORT: Options = Options { deaths: 3, away: Duration::from_secs(5), services: true, seed: 1 };
     /// As often and as long as the promise says.
-    pub const LONG: Options = Options { deaths: 100, away: Duration::from_secs(600), seed: 1 };
+    pub const LONG: Options =
+        Options { deaths: 100, away: Duration::from_secs(600), services: true, seed: 1 };
 }
 
 /// Step that failed, so that there is no table.
@@ -64,8 +67,9 @@ pub enum Error {
 
 /// Runs every drill in one cluster. `progress` is told each step.
 pub async fn run(options: &Options, progress: &dyn Fn(&str)) -> Result<Report, Error> {
-    progress("two nodes with all controllers, a service, a policy");
-    let mut stage = Stage::new(options.seed).await?;
+    let services = if options.services { ", a service" } else { " but the service proxy" };
+    progress(&format!("two nodes with all controllers{services}, a policy"));
+    let mut stage = Stage::new(options).await?;
     progress("a control run: the highest rate at which this machine loses nothing");
     let rate = stage.find_rate().await?;
     let mut outcomes = Vec::new();

@@ -9,6 +9,7 @@ use crate::config::Role::Plain;
 use crate::families::Families;
 use crate::family::Family;
 use crate::negotiated::PeerRestart;
+use crate::rib::Standing;
 use crate::speaker::{ABSENT_PEERS_WAIT, Down, Event};
 
 const V4: Family = Family::Ipv4Unicast;
@@ -173,7 +174,9 @@ fn our_restart_waits_for_the_peers() {
     world.reach(1, &["192.0.2.1/32"], path(1, V4, &[]));
     world.end_of_rib(1);
     assert_eq!(began(&mut world), []);
-    assert!(world.selected.is_empty() && world.heard_of(1).is_empty() && world.ended[&1].is_empty());
+    assert_eq!(world.selected.keys().collect::<Vec<_>>(), [&net("10.96.0.1/32")]);
+    assert_eq!(world.heard_of(1), ["10.96.0.1/32"], "what is our own does not wait");
+    assert!(world.ended[&1].is_empty());
     world.up_with(2, session(2, 65_002));
     world.reach(2, &["192.0.2.2/32"], path(2, V4, &[65_002]));
     assert_eq!(began(&mut world), []);
@@ -186,6 +189,29 @@ fn our_restart_waits_for_the_peers() {
     for n in [1, 2] {
         assert_eq!(world.ended[&n], Family::ALL, "End-of-RIB comes after the wait");
     }
+}
+
+/// A peer that keeps our paths while we restart drops them if we die a second time without having told them.
+#[test]
+fn our_own_paths_come_and_go_while_selection_waits() {
+    let mut world = restarted(&[1, 2]);
+    world.up_with(1, session(1, OURS));
+    world.reach(1, &["10.96.0.1/32"], path(1, V4, &[]));
+    world.settle();
+    assert_eq!(world.heard_of(1), ["10.96.0.1/32"]);
+    world.speaker.announce(net("10.96.0.2/32"), Attributes::local(our_address()));
+    world.settle();
+    assert_eq!(world.heard_of(1), ["10.96.0.1/32", "10.96.0.2/32"]);
+    world.speaker.withdraw(net("10.96.0.1/32"));
+    world.settle();
+    assert_eq!(world.heard_of(1), ["10.96.0.2/32"], "the peer's own path waits to be chosen");
+    assert_eq!(world.standings("10.96.0.1/32"), [(Some(peer(1)), Standing::Waiting)]);
+    assert!(world.ended[&1].is_empty());
+    world.end_of_rib(1);
+    world.pass(DEFERRAL);
+    world.settle();
+    assert_eq!(world.selected.len(), 2);
+    assert_eq!(world.ended[&1], Family::ALL);
 }
 
 /// The wait ends without those who will never say End-of-RIB.

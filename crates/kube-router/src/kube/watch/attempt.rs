@@ -7,6 +7,7 @@ use kube::core::{Request, Status};
 use tokio::time::timeout;
 
 use super::{NobodyListens, Watch, pause};
+use crate::causes::with_causes;
 use crate::kube::convert::Wire;
 use crate::kube::model::{Kind, WatchEvent};
 use crate::kube::wire::Page;
@@ -250,7 +251,7 @@ fn advance(version: &mut Option<String>, reached: Option<String>) {
 fn meaning(error: &kube::Error) -> Ended {
     match error {
         kube::Error::Api(status) => refusal(status),
-        other => Ended::Failed(chain(other)),
+        other => Ended::Failed(with_causes(other)),
     }
 }
 
@@ -278,19 +279,4 @@ fn ahead(status: &Status) -> bool {
 
 fn text(status: &Status) -> String {
     format!("the API server answered {} {}: {}", status.code, status.reason, status.message)
-}
-
-/// An error with its causes; those of kube alone say little ("ServiceError: client error (Connect)").
-fn chain(error: &kube::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
