@@ -3,7 +3,7 @@
 use std::error::Error;
 
 /// The error with all that caused it. Many say their cause themselves, so what was said is not said again.
-pub fn with_causes(error: &dyn Error) -> String {
+pub(crate) fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use futures::future::{join, join_all};
 use serde_json::{Value, json};
 
 use super::{Error, Options};
@@ -64,11 +65,16 @@ pub(super) struct Seen {
 }
 
 impl Probes {
-    /// Ends them.
+    /// Ends them, all at once.
     pub(super) async fn stop(self) -> Seen {
+        let stop = |(pair, asking): (String, Asking)| async { (pair, asking.stop().await) };
+        let (allowed, forbidden) = join(
+            join_all(self.allowed.into_iter().map(stop)),
+            join_all(self.forbidden.into_iter().map(stop)),
+        )
+        .await;
         let mut seen = Seen::default();
-        for (pair, asking) in self.allowed {
-            let rate = asking.stop().await;
+        for (pair, rate) in allowed {
             seen.asked += rate.asked;
             seen.lost += rate.failed.len();
             let first = rate.failed.first();
@@ -76,8 +82,7 @@ impl Probes {
                 format!("{pair}: {} of {}, first after {at:.1?}: {failure}", rate.failed.len(), rate.asked)
             }));
         }
-        for (_, asking) in self.forbidden {
-            let rate = asking.stop().await;
+        for (_, rate) in forbidden {
             seen.asked += rate.asked;
             seen.leaked += rate.answered.values().sum::<usize>();
         }
@@ -136,17 +141,27 @@ impl Stage {
 
     /// Waits until every allowed pair is answered and no forbidden one.
     pub(super) async fn settled(&self) -> Result<(), Error> {
+        let allowed = |(probe, to): &(Probe, SocketAddr)| {
+            let (probe, to) = (probe.clone().patience(FORBIDDEN_PATIENCE), *to);
+            async move {
+                let asked = probe.ask(Protocol::Tcp, to).await;
+                asked.map(drop).map_err(|failure| format!("{} reaches {to}: {failure}", probe.name()))
+            }
+        };
+        let forbidden = |(probe, to): &(Probe, SocketAddr)| {
+            let (probe, to) = (probe.clone(), *to);
+            async move {
+                let asked = probe.ask(Protocol::Tcp, to).await;
+                if asked.is_ok() { Err(format!("{} is kept from {to}", probe.name())) } else { Ok(()) }
+            }
+        };
         let look = || async {
-            for (probe, to) in &self.allowed {
-                let asked = probe.clone().patience(FORBIDDEN_PATIENCE).ask(Protocol::Tcp, *to).await;
-                asked.map_err(|failure| format!("{} reaches {to}: {failure}", probe.name()))?;
-            }
-            for (probe, to) in &self.forbidden {
-                if probe.ask(Protocol::Tcp, *to).await.is_ok() {
-                    return Err(format!("{} is kept from {to}", probe.name()));
-                }
-            }
-            Ok(())
+            let all = join(
+                join_all(self.allowed.iter().map(allowed)),
+                join_all(self.forbidden.iter().map(forbidden)),
+            );
+            let (allowed, forbidden) = all.await;
+            allowed.into_iter().chain(forbidden).collect::<Result<(), String>>()
         };
         Ok(eventually(SOON, look).await?)
     }
