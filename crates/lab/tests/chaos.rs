@@ -9,7 +9,7 @@ async fn drills_lose_nothing() {
     let started = std::time::Instant::now();
     let progress = |step: &str| eprintln!("{:>5.0} s  {step}", started.elapsed().as_secs_f64());
     let options = Options { services: false, ..Options::SHORT };
-    let report = run(&options, &progress).await.unwrap_or_else(|error| panic!("{error}"));
+    let report = run(&options, "", &progress).await.unwrap_or_else(|error| panic!("{error}"));
     eprintln!("{report}");
     assert!(report.holds(), "{report}");
 }

@@ -16,10 +16,14 @@ struct Deletion {
     sign: String,
 }
 
-/// Takes away one kind of object after the other.
-pub(super) async fn all(stage: &mut Stage, progress: &dyn Fn(&str)) -> Result<Vec<Outcome>, Error> {
+/// Takes away one kind of object after the other, of those whose name contains `only`.
+pub(super) async fn all(
+    stage: &mut Stage,
+    only: &str,
+    progress: &dyn Fn(&str),
+) -> Result<Vec<Outcome>, Error> {
     let mut outcomes = Vec::new();
-    for deletion in deletions(stage)? {
+    for deletion in deletions(stage)?.into_iter().filter(|deletion| deletion.what.contains(only)) {
         progress(deletion.what);
         let probes = stage.ask();
         let back = back(stage, &deletion).await;

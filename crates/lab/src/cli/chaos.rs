@@ -12,6 +12,9 @@ pub(super) struct Flags {
     /// Everything a few times: whether it holds at all
     #[arg(long)]
     short: bool,
+    /// The drills alone whose line in the table contains this
+    #[arg(long, default_value = "")]
+    only: String,
     /// The same moments for the same number
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -28,7 +31,7 @@ pub(super) fn run(flags: Flags) -> Result<u8, Failure> {
     let started = std::time::Instant::now();
     let progress = |step: &str| eprintln!("chaos: {:>5.0} s  {step}", started.elapsed().as_secs_f64());
     let runtime = tokio::runtime::Runtime::new()?;
-    let report = runtime.block_on(chaos::run(&options, &progress))?;
+    let report = runtime.block_on(chaos::run(&options, &flags.only, &progress))?;
     std::fs::write(&results, report.markdown())?;
     println!("{report}\nwritten to {}", results.display());
     Ok(u8::from(!report.holds()))
