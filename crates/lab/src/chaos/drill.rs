@@ -8,6 +8,9 @@ use crate::api_server::{Availability, Resource};
 
 /// Addresses that come and go at once, more than a socket's buffer can tell of.
 const FLOOD: u32 = 20_000;
+/// How long an agent is left without an API server from its start. Its peers are the nodes the API server tells of, and they keep the
+/// routes of one that restarts for 90 s.
+const UNKNOWING: Duration = Duration::from_secs(30);
 
 /// One kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +46,10 @@ impl Drill {
         match self {
             Drill::Killed => "kill -9 of an agent at a random moment, started again",
             Drill::Stopped => "SIGTERM to an agent at a random moment, started again",
-            Drill::Refused => "API server refuses connections; an agent starts meanwhile",
-            Drill::Hanging => "API server takes connections and answers nothing; an agent starts meanwhile",
+            Drill::Refused => "API server refuses connections; an agent starts towards the end",
+            Drill::Hanging => {
+                "API server takes connections and answers nothing; an agent starts towards the end"
+            }
             Drill::Failing => "API server answers 429, 500, 503; an agent starts meanwhile",
             Drill::Slow => "API server takes a second for every answer; an agent starts meanwhile",
             Drill::Watches => "watches cut, expired (410), history compacted, old news repeated",
@@ -109,10 +114,13 @@ async fn deaths(stage: &mut Stage, options: &Options, kill: bool) -> Result<u32,
     Ok(options.deaths)
 }
 
+/// Nobody is to notice how long the API server is away; an agent that starts towards the end knows nothing until it is
+/// back.
 async fn away(stage: &mut Stage, options: &Options, how: Availability) -> Result<u32, Error> {
     stage.cluster.faults().set_availability(how);
-    stage.cluster.start_agent(1)?;
     tokio::time::sleep(options.away).await;
+    stage.cluster.start_agent(1)?;
+    tokio::time::sleep(options.away.min(UNKNOWING)).await;
     stage.cluster.faults().set_availability(Availability::Serving);
     Ok(1)
 }

@@ -38,7 +38,7 @@ pub enum Error {
 const NEEDED: &[&str] = &["virtio_pci", "9pnet_virtio", "9p", "virtio_console"];
 
 /// Mounts the host's root read-write: the guest then covers with tmpfs what it must not touch (see `guest`).
-/// `$lab` and `$job` come from the kernel command line.
+/// A probe that is not answered keeps a socket for seconds, so many may be open. `$lab` and `$job` come from the kernel command line.
 const INIT: &str = r#"#!/bin/busybox sh
 b=/bin/busybox
 $b mount -t proc proc /proc
@@ -48,6 +48,7 @@ for w in $($b cat /proc/cmdline); do case $w in lab.bin=*) lab=${w#lab.bin=};; l
 $b mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose host /host || echo "lab: cannot mount the host"
 $b umount /proc
 $b mount --move /dev /host/dev
+ulimit -n 65536
 exec $b switch_root -c /dev/console /host "$lab" vm guest "$job"
 "#;
 

@@ -31,11 +31,12 @@ pub(crate) async fn routed_in(families: Families, nodes: u8, segments: u8, more:
     let flags = ROUTER_ONLY.iter().chain(more).map(|flag| (*flag).to_owned());
     let builder = Cluster::builder().nodes(nodes).segments(segments).families(families).route_pods(false);
     let mut cluster = builder.agent_flags(flags).start().await.unwrap();
+    // The first to come finds nothing in any cache.
+    cluster.agents_ready(3 * PATIENCE).await.unwrap_or_else(|error| panic!("{error}"));
+    // Not before: an agent that finds a wired pod takes itself for the successor of another.
     for index in 1..=usize::from(nodes) {
         pod(&cluster, index);
     }
-    // The first to come finds nothing in any cache.
-    cluster.agents_ready(3 * PATIENCE).await.unwrap_or_else(|error| panic!("{error}"));
     cluster
 }
 
