@@ -92,9 +92,9 @@ impl Drill {
     }
 }
 
-/// Dies at any moment of its life, its start included. Every tenth one gets ready: peers keep the routes of an agent that
-/// restarts for `--bgp-graceful-restart-time` and no longer, so one that never gets far enough to tell them again loses
-/// them however it dies.
+/// Dies at any moment of its life, its start included. Every tenth one lives until its peers have heard it: they keep the
+/// routes of an agent that restarts for `--bgp-graceful-restart-time` and no longer, so one that never gets so far loses them
+/// however it dies.
 async fn deaths(stage: &mut Stage, options: &Options, kill: bool) -> Result<u32, Error> {
     for number in 1..=options.deaths {
         let Some(agent) = stage.cluster.take_agent(1) else { return Err(Error::Object("agent on node-1")) };
@@ -105,7 +105,7 @@ async fn deaths(stage: &mut Stage, options: &Options, kill: bool) -> Result<u32,
         }
         stage.cluster.start_agent(1)?;
         if number % 10 == 0 {
-            stage.agents_ready().await?;
+            stage.heard().await?;
             continue;
         }
         let moment = Duration::from_millis(stage.random.u64(0..4000));

@@ -205,6 +205,20 @@ impl Stage {
         agents_ready(&mut self.cluster).await
     }
 
+    /// Waits until the agent of node 1 has its BGP session.
+    pub(super) async fn heard(&self) -> Result<(), Error> {
+        let line = format!("{} status peers -o json", agent_program()?.display());
+        let look = || async {
+            let said = self.tool(&line).map_err(|error| error.to_string())?;
+            let status: Value = serde_json::from_str(&said).map_err(|error| error.to_string())?;
+            match status.pointer("/peers/0/state").and_then(Value::as_str) {
+                Some("established") => Ok(()),
+                _ => Err(format!("a BGP session of node-1: {status}")),
+            }
+        };
+        Ok(eventually(SOON, look).await?)
+    }
+
     /// A tool on node 1.
     pub(super) fn tool(&self, line: &str) -> Result<String, Error> {
         Ok(self.cluster.on_node(1, line)?)

@@ -35,7 +35,7 @@ struct Draft {
     stage_of: HashMap<Key, usize>,
     stages: Vec<Vec<Change>>,
     removals: Vec<Change>,
-    /// Placed since somebody looked for those who wait for them.
+    /// Placed since somebody looked for those who wait for them; only what is waited for, for most is not.
     fresh: Vec<Key>,
 }
 
@@ -131,7 +131,9 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
                 draft.stages.resize_with(draft.stages.len().max(stage + 1), Vec::new);
                 if let Some(place) = draft.stages.get_mut(stage) {
                     draft.stage_of.insert(key.clone(), stage);
-                    draft.fresh.push(key.clone());
+                    if self.waiting.of(key).next().is_some() {
+                        draft.fresh.push(key.clone());
+                    }
                     place.push(change(key, entry, after));
                 }
                 None
