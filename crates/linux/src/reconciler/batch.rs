@@ -105,7 +105,7 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
     }
 
     /// Rows of the lane that were left waiting for one of these, and may be written now. They stay parked: whatever wakes
-    /// them later finds nothing to do. O(keys) and who waits for them.
+    /// them later finds nothing to do. As many as the batch has room for. O(keys) and who waits for them.
     fn due_waiters(&self, lane: LaneName, placed: &[Key], draft: &Draft) -> BTreeSet<Key> {
         let Some(state) = self.lanes.get(&lane) else { return BTreeSet::new() };
         let due = |key: &&Key| {
@@ -120,7 +120,8 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
                 && !state.in_flight.contains_key(*key)
                 && !draft.stage_of.contains_key(*key)
         };
-        placed.iter().flat_map(|key| self.waiting.of(key)).filter(due).cloned().collect()
+        let room = BATCH.saturating_sub(draft.len());
+        placed.iter().flat_map(|key| self.waiting.of(key)).filter(due).take(room).cloned().collect()
     }
 
     /// Puts a key into the draft, or says what it has to wait for.
