@@ -127,6 +127,8 @@ async fn exchange(connected: &mut Connected) -> io::Result<Saying> {
 pub struct Conversation {
     /// Questions answered, by whom.
     pub answered: BTreeMap<String, usize>,
+    /// Datagrams not answered in time: they may be lost, and the conversation goes on.
+    pub lost: usize,
     /// The longest wait for an answer.
     pub longest: Duration,
     /// How it broke, and when after its start; none if it was stopped.
@@ -146,6 +148,7 @@ impl Talking {
         let _ = self.stop.send(());
         self.task.await.unwrap_or_else(|error| Conversation {
             answered: BTreeMap::new(),
+            lost: 0,
             longest: Duration::ZERO,
             broke: Some((Duration::ZERO, Failure::Other(error.to_string()))),
         })
@@ -165,7 +168,7 @@ pub(super) async fn talk(asker: Asker, every: Duration) -> Result<Talking, Failu
     let task = tokio::spawn(async move {
         let start = Instant::now();
         let answered = BTreeMap::from([(first.name, 1)]);
-        let mut report = Conversation { answered, longest: Duration::ZERO, broke: None };
+        let mut report = Conversation { answered, lost: 0, longest: Duration::ZERO, broke: None };
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -179,6 +182,7 @@ pub(super) async fn talk(asker: Asker, every: Duration) -> Result<Talking, Failu
             match outcome {
                 Ok(Ok(saying)) => *report.answered.entry(saying.name).or_default() += 1,
                 Ok(Err(error)) => report.broke = Some((start.elapsed(), error.into())),
+                Err(_) if asker.protocol == Protocol::Udp => report.lost += 1,
                 Err(_) => report.broke = Some((start.elapsed(), Failure::Timeout)),
             }
             if report.broke.is_some() {

@@ -201,6 +201,7 @@ async fn udp_flows_move_at_once(cluster: &Cluster) {
     let mut flows = Vec::new();
     for ip in cluster_ips(&dns) {
         let to = SocketAddr::new(ip, 53);
+        let probe = probe.clone().patience(Duration::from_millis(300));
         flows.push(probe.talk(Protocol::Udp, to, Duration::from_millis(20)).await.unwrap());
     }
     set_ready(cluster, "web-2", true);
@@ -212,10 +213,13 @@ async fn udp_flows_move_at_once(cluster: &Cluster) {
     set_ready(cluster, "web-1", false);
     reach("the other endpoint", &both, &["web-2"]).await;
     // The old endpoint is alive and would go on answering: only a forgotten flow can move.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     for flow in flows {
         let report = flow.stop().await;
-        assert!(report.broke.is_none(), "no datagram is lost: {report:?}");
+        assert!(report.broke.is_none(), "{report:?}");
+        // IPVS drops the datagram that comes between the end of the real server and that of the flow's conntrack entry
+        // (`ip_vs_in`, old conntrack), and the answer that is under way then has no way back.
+        assert!(report.lost <= 2, "the flow moves with its next datagram: {report:?}");
         assert!(report.answered.contains_key("web-1") && report.answered.contains_key("web-2"), "{report:?}");
     }
     let left = tool(cluster, 1, "ipvsadm -Lnc");
