@@ -88,6 +88,24 @@ impl Lane for LaneOf<'_> {
     }
 }
 
+/// The rows a lane is to write now, which must be some.
+fn job(reconciler: &mut Reconciler<u8>, lane: LaneName, now: Instant) -> Vec<Vec<Change>> {
+    let Some(Job::Apply(stages)) = reconciler.next_job(lane, now) else { panic!("{lane:?} has no job") };
+    stages
+}
+
+/// Writes them, and tells the reconciler what became of them.
+fn write(
+    reconciler: &mut Reconciler<u8>,
+    kernel: &mut PickyKernel,
+    lane: LaneName,
+    stages: Vec<Vec<Change>>,
+    now: Instant,
+) {
+    let outcomes = run_batch(&mut LaneOf(lane, kernel), stages);
+    reconciler.applied(lane, outcomes, now);
+}
+
 fn run_until_settled(reconciler: &mut Reconciler<u8>, kernel: &mut PickyKernel, now: &mut Instant) {
     for _ in 0..200 {
         let mut worked = false;
@@ -103,8 +121,7 @@ fn run_until_settled(reconciler: &mut Reconciler<u8>, kernel: &mut PickyKernel, 
                     worked = true;
                 }
                 Some(Job::Apply(stages)) => {
-                    let outcomes = run_batch(&mut LaneOf(lane, kernel), stages);
-                    reconciler.applied(lane, outcomes, *now);
+                    write(reconciler, kernel, lane, stages, *now);
                     worked = true;
                 }
                 None => {}
@@ -320,9 +337,8 @@ fn an_address_goes_before_its_virtual_server() {
     run_until_settled(&mut reconciler, &mut kernel, &mut now);
     reconciler.set(&1, Vec::new());
     assert!(reconciler.next_job(LaneName::Ipvs, now).is_none(), "the virtual server waits for the address");
-    let Some(Job::Apply(stages)) = reconciler.next_job(LaneName::Route, now) else { panic!("no route job") };
-    let outcomes = run_batch(&mut LaneOf(LaneName::Route, &mut kernel), stages);
-    reconciler.applied(LaneName::Route, outcomes, now);
+    let stages = job(&mut reconciler, LaneName::Route, now);
+    write(&mut reconciler, &mut kernel, LaneName::Route, stages, now);
     assert!(matches!(reconciler.next_job(LaneName::Ipvs, now), Some(Job::Apply(_))));
 }
 
@@ -382,14 +398,13 @@ fn a_chain_waits_until_its_new_set_is_filled() {
     reconciler.set(&2, vec![set("b"), member("b", 1), member("b", 2)]);
     reconciler.set(&1, vec![set("a"), member("a", 1), chain("KUBE-X", &["a", "b"])]);
     assert!(reconciler.next_job(LaneName::Firewall, now).is_none(), "two members lack");
-    let Some(Job::Apply(stages)) = reconciler.next_job(LaneName::Sets, now) else { panic!("no job") };
+    let stages = job(&mut reconciler, LaneName::Sets, now);
     assert!(reconciler.next_job(LaneName::Firewall, now).is_none(), "they are being written");
 
     // More of a set it looks into already does not hold it up, nor does a member that is refused.
     reconciler.set(&3, vec![set("a"), member("a", 2)]);
     kernel.refuse.insert(member("b", 2).key);
-    let outcomes = run_batch(&mut LaneOf(LaneName::Sets, &mut kernel), stages);
-    reconciler.applied(LaneName::Sets, outcomes, now);
+    write(&mut reconciler, &mut kernel, LaneName::Sets, stages, now);
     assert!(matches!(reconciler.next_job(LaneName::Firewall, now), Some(Job::Apply(_))));
 
     // Nor one that is wanted no longer before it was written.
@@ -423,9 +438,8 @@ fn a_chain_goes_with_the_chain_it_jumps_to_and_not_before_it() {
     reconciler.set(&2, vec![set("a"), member("a", 1), chain("KUBE-X", &["a"])]);
     reconciler.set(&1, vec![jumping("KUBE-A", "KUBE-X"), jumping("KUBE-B", "KUBE-A")]);
     assert!(reconciler.next_job(LaneName::Firewall, now).is_none(), "neither may go yet");
-    let Some(Job::Apply(stages)) = reconciler.next_job(LaneName::Sets, now) else { panic!("no job") };
-    let outcomes = run_batch(&mut LaneOf(LaneName::Sets, &mut kernel), stages);
-    reconciler.applied(LaneName::Sets, outcomes, now);
+    let stages = job(&mut reconciler, LaneName::Sets, now);
+    write(&mut reconciler, &mut kernel, LaneName::Sets, stages, now);
     run_until_settled(&mut reconciler, &mut kernel, &mut now);
     assert!(kernel.order_violations.is_empty(), "{:?}", kernel.order_violations);
     let now_there = jumping("KUBE-A", "KUBE-X");
@@ -435,19 +449,17 @@ fn a_chain_goes_with_the_chain_it_jumps_to_and_not_before_it() {
     reconciler.set(&4, vec![set("b"), member("b", 1), chain("KUBE-Y", &["b"])]);
     reconciler.set(&5, vec![jumping("KUBE-V", "KUBE-W"), jumping("KUBE-W", "KUBE-Y")]);
     assert!(reconciler.next_job(LaneName::Firewall, now).is_none(), "none of the three may go yet");
-    let Some(Job::Apply(stages)) = reconciler.next_job(LaneName::Sets, now) else { panic!("no job") };
-    let outcomes = run_batch(&mut LaneOf(LaneName::Sets, &mut kernel), stages);
-    reconciler.applied(LaneName::Sets, outcomes, now);
-    let Some(Job::Apply(stages)) = reconciler.next_job(LaneName::Firewall, now) else { panic!("no job") };
+    let stages = job(&mut reconciler, LaneName::Sets, now);
+    write(&mut reconciler, &mut kernel, LaneName::Sets, stages, now);
+    let stages = job(&mut reconciler, LaneName::Firewall, now);
     assert_eq!(stages.iter().map(Vec::len).collect::<Vec<_>>(), [3]);
-    let outcomes = run_batch(&mut LaneOf(LaneName::Firewall, &mut kernel), stages);
-    reconciler.applied(LaneName::Firewall, outcomes, now);
+    write(&mut reconciler, &mut kernel, LaneName::Firewall, stages, now);
     assert!(reconciler.next_job(LaneName::Firewall, now).is_none(), "nothing is written twice");
     assert!(kernel.order_violations.is_empty(), "{:?}", kernel.order_violations);
 
     // What may go at once goes together: one stage is one transaction.
     reconciler.set(&3, vec![jumping("KUBE-D", "KUBE-E"), jumping("KUBE-E", "OTHER")]);
-    let Some(Job::Apply(stages)) = reconciler.next_job(LaneName::Firewall, now) else { panic!("no job") };
+    let stages = job(&mut reconciler, LaneName::Firewall, now);
     assert_eq!(stages.iter().map(Vec::len).collect::<Vec<_>>(), [2]);
 }
 
