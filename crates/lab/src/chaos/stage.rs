@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Error, Options};
 use crate::api_server::Resource;
 use crate::cluster::{Cluster, agent_program, eventually};
-use crate::probe::{Asking, Probe, Protocol};
+use crate::probe::{Asking, Probe, Protocol, matrix};
 
 /// Bound of every wait; emulated machines are slow.
 pub(super) const SOON: Duration = Duration::from_secs(90);
@@ -141,27 +141,24 @@ impl Stage {
 
     /// Waits until every allowed pair is answered and no forbidden one.
     pub(super) async fn settled(&self) -> Result<(), Error> {
-        let allowed = |(probe, to): &(Probe, SocketAddr)| {
-            let (probe, to) = (probe.clone().patience(FORBIDDEN_PATIENCE), *to);
-            async move {
-                let asked = probe.ask(Protocol::Tcp, to).await;
-                asked.map(drop).map_err(|failure| format!("{} reaches {to}: {failure}", probe.name()))
-            }
+        let cells = |pairs: &[(Probe, SocketAddr)]| -> Vec<(Probe, Protocol, SocketAddr)> {
+            let cell = |(probe, to): &(Probe, SocketAddr)| {
+                (probe.clone().patience(FORBIDDEN_PATIENCE), Protocol::Tcp, *to)
+            };
+            pairs.iter().map(cell).collect()
         };
-        let forbidden = |(probe, to): &(Probe, SocketAddr)| {
-            let (probe, to) = (probe.clone(), *to);
-            async move {
-                let asked = probe.ask(Protocol::Tcp, to).await;
-                if asked.is_ok() { Err(format!("{} is kept from {to}", probe.name())) } else { Ok(()) }
-            }
-        };
+        let (allowed, forbidden) = (cells(&self.allowed), cells(&self.forbidden));
         let look = || async {
-            let all = join(
-                join_all(self.allowed.iter().map(allowed)),
-                join_all(self.forbidden.iter().map(forbidden)),
-            );
-            let (allowed, forbidden) = all.await;
-            allowed.into_iter().chain(forbidden).collect::<Result<(), String>>()
+            let (answered, refused) = join(matrix(&allowed), matrix(&forbidden)).await;
+            for ((probe, _, to), outcome) in allowed.iter().zip(answered) {
+                outcome.map_err(|failure| format!("{} reaches {to}: {failure}", probe.name()))?;
+            }
+            for ((probe, _, to), outcome) in forbidden.iter().zip(refused) {
+                if outcome.is_ok() {
+                    return Err(format!("{} is kept from {to}", probe.name()));
+                }
+            }
+            Ok(())
         };
         Ok(eventually(SOON, look).await?)
     }
