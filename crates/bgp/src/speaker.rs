@@ -129,6 +129,9 @@ impl Speaker {
     /// What a peer has told. A peer that is not up is not listened to.
     pub fn update(&mut self, peer: IpAddr, update: Update, now: Instant) {
         let Some(id) = self.up(peer) else { return };
+        if let Some(peer) = self.peer_mut(id) {
+            peer.has_told = true;
+        }
         match update {
             Update::Reach { family, attributes, prefixes } => self.reach(id, family, attributes, prefixes),
             Update::Unreach { family, prefixes } => {

@@ -21,10 +21,14 @@ pub(super) struct Peer {
     pub(super) neighbour: Option<Neighbour>,
     /// It has been up since it was configured.
     pub(super) was_up: bool,
+    /// It has told something in this session: a path, an end of one, or End-of-RIB.
+    pub(super) has_told: bool,
     /// Families in which it has told everything in this session.
     pub(super) end_of_rib: Families,
     /// When its stale paths go.
     pub(super) stale_until: Option<Instant>,
+    /// When they were to go as its last session ended, had it not come back.
+    pub(super) back_by: Option<Instant>,
     pub(super) counters: Counters,
 }
 
@@ -36,8 +40,10 @@ impl Peer {
             session: None,
             neighbour: None,
             was_up: false,
+            has_told: false,
             end_of_rib: Families::NONE,
             stale_until: None,
+            back_by: None,
             counters: Counters::default(),
         }
     }

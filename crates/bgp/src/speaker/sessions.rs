@@ -26,6 +26,7 @@ impl Speaker {
         peer.neighbour = Some(neighbour);
         peer.session = Some(session.clone());
         peer.was_up = true;
+        peer.has_told = false;
         peer.end_of_rib = Families::NONE;
         let changed = self.rules.sources.get(id) != Some(&source);
         self.rules.sources.set(id, source);
@@ -92,8 +93,13 @@ impl Speaker {
         }
     }
 
+    /// What was stale already goes with a second session that ends before it was confirmed (RFC 4724 section 4.2), or a
+    /// peer that never confirms it could hold it for ever. A session in which the peer told nothing is none: what is stale
+    /// stays as if it had not come back, and no longer than that.
     pub(super) fn end(&mut self, id: PeerId, down: Down, now: Instant) {
-        let Some(session) = self.peer_mut(id).and_then(|peer| peer.session.take()) else { return };
+        let Some(peer) = self.peer_mut(id) else { return };
+        let Some(session) = peer.session.take() else { return };
+        let back_by = peer.back_by.take().filter(|_| !peer.has_told);
         let key = (session.peer_asn.get(), session.peer_router_id);
         if self.identities.get(&key) == Some(&id) {
             self.identities.remove(&key);
@@ -104,8 +110,9 @@ impl Speaker {
         for family in Family::ALL {
             let tables = of(&mut self.tables, family);
             tables.groups.leave(id, &mut tables.table);
-            // What was stale already goes in any case: the peer has restarted twice without a word about it.
-            self.sweep(id, family);
+            if back_by.is_none() {
+                self.sweep(id, family);
+            }
             if let Some(adj_in) = of(&mut self.tables, family).adj_in_mut(id) {
                 adj_in.mark_stale();
             }
@@ -114,8 +121,11 @@ impl Speaker {
             }
         }
         let any = Family::ALL.iter().any(|family| self.stale_count(id, *family) > 0);
-        let until = restart.filter(|_| any).map(|restart| now + restart.restart_time);
+        let until = restart.filter(|_| any).map(|restart| back_by.unwrap_or(now + restart.restart_time));
         self.set_stale_until(id, until);
+        if let Some(peer) = self.peer_mut(id) {
+            peer.back_by = until;
+        }
         if before - self.path_count() > self.interner.len() / 4 {
             self.interner.sweep();
         }

@@ -202,15 +202,15 @@ impl Stage {
         agents_ready(&mut self.cluster).await
     }
 
-    /// Waits until the agent of node 1 has its BGP session.
+    /// Waits until the agent of node 1 has told its peer of its pods.
     pub(super) async fn heard(&self) -> Result<(), Error> {
         let line = format!("{} status peers -o json", agent_program()?.display());
         let look = || async {
             let said = self.tool(&line).map_err(|error| error.to_string())?;
             let status: Value = serde_json::from_str(&said).map_err(|error| error.to_string())?;
-            match status.pointer("/peers/0/state").and_then(Value::as_str) {
-                Some("established") => Ok(()),
-                _ => Err(format!("a BGP session of node-1: {status}")),
+            match status.pointer("/peers/0/told").and_then(Value::as_u64) {
+                Some(1..) => Ok(()),
+                _ => Err(format!("routes that node-1 has told: {status}")),
             }
         };
         Ok(eventually(SOON, look).await?)

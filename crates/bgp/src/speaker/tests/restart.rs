@@ -126,6 +126,54 @@ fn two_restarts_in_a_row() {
     assert_eq!(world.selected.keys().collect::<Vec<_>>(), [&net("192.0.2.1/32")]);
 }
 
+/// A peer that dies again before its first word has not been back, so it has as long as it had, and no longer.
+#[test]
+fn a_session_in_which_nothing_was_told_is_none() {
+    let mut world = two_paths();
+    world.down(1, Down::Graceful);
+    let back_by = world.now + RESTART_TIME;
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(1));
+        world.up_with(1, session(1, OURS));
+        world.pass(Duration::from_secs(1));
+        world.down(1, Down::Graceful);
+        world.settle();
+        assert_eq!((world.selected.len(), stale(&world)), (3, 3));
+        assert_eq!(world.speaker.next_deadline(world.now), Some(back_by));
+    }
+    // One word makes it a session, and what was not confirmed in it goes.
+    world.up_with(1, session(1, OURS));
+    world.reach(1, &["192.0.2.1/32"], path(1, V4, &[]));
+    world.down(1, Down::Graceful);
+    world.settle();
+    assert_eq!(world.selected.keys().collect::<Vec<_>>(), [&net("192.0.2.1/32")]);
+    assert_eq!(world.speaker.next_deadline(world.now), Some(world.now + RESTART_TIME));
+
+    // Back in time, and silent until the time is over.
+    world.pass(RESTART_TIME - Duration::from_secs(1));
+    world.up_with(1, session(1, OURS));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.selected.len(), 1);
+    world.down(1, Down::Graceful);
+    world.speaker.tick(world.now);
+    world.settle();
+    assert!(world.selected.is_empty());
+}
+
+/// What the peer says of itself in a silent session counts: it has lost what it forwarded by.
+#[test]
+fn a_silent_session_without_a_promise_keeps_nothing() {
+    for down in [Down::Lost, Down::Graceful] {
+        let mut world = two_paths();
+        world.down(1, Down::Graceful);
+        world.up_with(1, with_restart(1, |restart| restart.families = Families::NONE));
+        world.down(1, down);
+        world.settle();
+        assert!(world.selected.is_empty());
+        assert_eq!(world.speaker.next_deadline(world.now), None);
+    }
+}
+
 #[test]
 fn a_peer_removed_while_away_leaves_nothing() {
     let mut world = two_paths();

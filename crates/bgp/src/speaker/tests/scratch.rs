@@ -135,6 +135,8 @@ fn rules(number: usize, sets: &BTreeMap<SetName, BTreeSet<PrefixRange>>) -> Rout
 struct Truth {
     up: BTreeSet<usize>,
     was_up: BTreeSet<usize>,
+    /// Who has told something in its session.
+    have_told: BTreeSet<usize>,
     clients: BTreeSet<usize>,
     /// By peer and prefix: the look, and whether it is stale.
     paths: BTreeMap<(usize, usize), (usize, bool)>,
@@ -173,19 +175,23 @@ impl Truth {
             }
             Step::Down(peer, graceful) if self.up.remove(&peer) => {
                 world.down(PEERS[peer].0, if graceful { Down::Graceful } else { Down::Lost });
-                self.paths.retain(|(of, _), (_, stale)| *of != peer || (graceful && !*stale));
+                let silent = !self.have_told.remove(&peer);
+                self.paths.retain(|(of, _), (_, stale)| *of != peer || (graceful && (silent || !*stale)));
                 self.paths.iter_mut().filter(|((of, _), _)| *of == peer).for_each(|(_, path)| path.1 = true);
             }
             Step::Reach(peer, prefix, look_number) if self.up.contains(&peer) => {
                 tell(world, (peer, prefix), look_number);
+                self.have_told.insert(peer);
                 self.paths.insert((peer, prefix), (look_number, false));
             }
             Step::Unreach(peer, prefix) if self.up.contains(&peer) => {
                 world.unreach(PEERS[peer].0, PREFIXES[prefix]);
+                self.have_told.insert(peer);
                 self.paths.remove(&(peer, prefix));
             }
             Step::EndOfRib(peer) if self.up.contains(&peer) => {
                 world.end_of_rib(PEERS[peer].0);
+                self.have_told.insert(peer);
                 self.paths.retain(|(of, _), (_, stale)| *of != peer || !*stale);
             }
             Step::Announce(prefix, look_number) => {
