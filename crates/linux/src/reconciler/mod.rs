@@ -19,11 +19,14 @@
 //! * The first job of every lane is a reading: what a predecessor left is adopted, never flushed.
 
 mod batch;
+mod books;
 mod claims;
 mod dispute;
 mod entry;
 mod gate;
 mod quarrel;
+mod reading;
+mod retry;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -31,10 +34,10 @@ mod waiting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub use claims::Claim;
-use claims::{Claims, Dropped, OwnerNumber};
+use claims::Claims;
 use dispute::Disputes;
 use entry::Entry;
 pub use entry::Refused;
@@ -46,11 +49,6 @@ use waiting::Waiting;
 
 use crate::lane::{Job, Refusal};
 use crate::row::{Key, LaneName, Row, Table};
-
-/// First pause after a refusal; doubled with every further one.
-const RETRY_FIRST: Duration = Duration::from_millis(250);
-/// Longest pause between two tries of a refused row.
-const RETRY_LONGEST: Duration = Duration::from_secs(60);
 
 /// Rows of one table in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -88,15 +86,6 @@ struct LaneState {
     read_wanted: bool,
     read_failures: u32,
     read_after: Option<Instant>,
-}
-
-/// A reading beside what was believed.
-#[derive(Default)]
-struct Compared {
-    /// Known rows that are not as believed, as they are.
-    differing: Vec<(Key, Option<Row>)>,
-    /// Rows nobody here knows.
-    unknown: Vec<(Key, Row)>,
 }
 
 /// See the module.
@@ -241,94 +230,6 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         }
     }
 
-    /// Takes in a reading of a lane's tables. Rows nobody here knows are adopted, to be removed if undesired, when
-    /// `owned` says they are ours. O(rows of the lane).
-    pub fn was_read(&mut self, lane: LaneName, rows: Vec<(Key, Row)>, owned: impl Fn(&Key, &Row) -> bool) {
-        let first = self.lanes.get(&lane).is_some_and(|state| !state.adopted);
-        let Compared { differing, unknown } = self.compare(lane, rows);
-        for (key, there) in differing {
-            if !first {
-                self.count(&key).drifted += 1;
-            }
-            self.set_actual(&key, there);
-            self.touch(&key);
-        }
-        for (key, row) in unknown {
-            if owned(&key, &row) {
-                self.set_actual(&key, Some(row));
-                self.touch(&key);
-            }
-        }
-        if let Some(state) = self.lanes.get_mut(&lane) {
-            state.busy = false;
-            state.adopted = true;
-            state.read_failures = 0;
-            state.read_after = None;
-        }
-    }
-
-    /// Walks a reading and what is known side by side, so that only what differs takes room of its own.
-    fn compare(&self, lane: LaneName, mut rows: Vec<(Key, Row)>) -> Compared {
-        rows.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        rows.dedup_by(|(again, _), (key, _)| again == key);
-        let mut rows = rows.into_iter().peekable();
-        let mut compared = Compared::default();
-        for (key, entry) in self.entries.iter().filter(|(key, _)| key.lane() == lane) {
-            while let Some(row) = rows.next_if(|(there, _)| there < key) {
-                compared.unknown.push(row);
-            }
-            let there = rows.next_if(|(there, _)| there == key).map(|(_, row)| row);
-            if there.as_ref() != entry.actual() {
-                compared.differing.push((key.clone(), there));
-            }
-        }
-        compared.unknown.extend(rows);
-        compared
-    }
-
-    /// A lane could not read; it is tried again after a pause that grows to a minute.
-    pub fn read_failed(&mut self, lane: LaneName, now: Instant) {
-        if let Some(state) = self.lanes.get_mut(&lane) {
-            state.busy = false;
-            state.read_wanted = true;
-            state.read_after = Some(now + pause(state.read_failures));
-            state.read_failures += 1;
-        }
-    }
-
-    /// Asks for a reading of a lane as soon as it is free: the periodic audit, or after foreign change.
-    pub fn request_read(&mut self, lane: LaneName) {
-        if let Some(state) = self.lanes.get_mut(&lane) {
-            state.read_wanted = true;
-        }
-    }
-
-    /// A notification says somebody else changed or removed this row. Unknown keys and keys being changed by us at this
-    /// moment are left to the next reading, which is requested.
-    pub fn observed(&mut self, key: &Key, row: Option<Row>) {
-        let lane = key.lane();
-        if self.lanes.get(&lane).is_some_and(|state| state.busy && state.in_flight.is_empty()) {
-            // A reading is under way and may have passed this row before it changed.
-            self.request_read(lane);
-        }
-        let in_flight = self.lanes.get(&lane).and_then(|state| state.in_flight.get(key));
-        match self.entries.get(key) {
-            // Not every notification says who caused it: this one may be about our own change.
-            Some(_) if in_flight == Some(&row) => {}
-            Some(_) if in_flight.is_some() => self.request_read(lane),
-            Some(entry) if entry.actual() != row.as_ref() => {
-                let gone = row.is_none();
-                self.count(key).drifted += 1;
-                self.set_actual(key, row);
-                if gone {
-                    self.contents_died(key);
-                }
-                self.touch(key);
-            }
-            _ => {}
-        }
-    }
-
     /// When [`Self::next_job`] may have something new although nothing happened.
     pub fn next_deadline(&self) -> Option<Instant> {
         let reads = self.lanes.values().filter(|state| state.read_wanted && !state.busy);
@@ -387,14 +288,6 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         self.entries.iter().filter_map(|(key, entry)| Some((key, entry.actual()?)))
     }
 
-    /// Rows whose last change was refused, with their owners. O(rows).
-    pub fn refusals(&self) -> impl Iterator<Item = (&Key, &Refused, Vec<O>)> {
-        self.entries.iter().filter_map(|(key, entry)| {
-            let refused = entry.refused()?;
-            Some((key, refused, self.claims.owners_of(entry.claimants())))
-        })
-    }
-
     /// Numbers per table. O(tables).
     pub fn counts(&self) -> impl Iterator<Item = (Table, TableCount)> {
         self.counts.iter().map(|(table, count)| (*table, *count))
@@ -404,219 +297,4 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
     pub fn take_notices(&mut self) -> Vec<Notice<O>> {
         std::mem::take(&mut self.notices)
     }
-
-    fn want(&mut self, key: Key, row: Row, owner: &O, id: OwnerNumber) {
-        let row = self.agreed(&key, row, owner);
-        let entry = self.entries.entry(key.clone()).or_default();
-        entry.add_claimant(id);
-        if entry.desired() != Some(&row) {
-            let (returns, was_refused) = (entry.actual().is_some(), entry.refused().is_some());
-            if entry.set_desired(Some(row)).is_none() {
-                let released = entry.take_holding();
-                self.count(&key).desired += 1;
-                if returns {
-                    released.iter().for_each(|key| self.release(key));
-                    self.stays(&key);
-                }
-            }
-            if was_refused {
-                self.forget_refusal(&key);
-            }
-        }
-        self.touch(&key);
-    }
-
-    /// A row that was to be removed is wanted after all: what waited for it may go on, and what would have died with it
-    /// must be judged by itself.
-    fn stays(&mut self, key: &Key) {
-        let inside: Vec<Key> = batch::contents(&self.entries, key).cloned().collect();
-        for key in inside {
-            self.touch(&key);
-        }
-        self.wake(key);
-    }
-
-    fn wake(&mut self, key: &Key) {
-        for waiter in self.waiting.take(key) {
-            self.touch(&waiter);
-        }
-    }
-
-    fn unwant(&mut self, Dropped { key, owner, after }: Dropped, by: &O) {
-        let counts_now = self.disputes.leave(&key, by);
-        let known: Vec<Key> = after.into_iter().filter(|needed| self.entries.contains_key(needed)).collect();
-        let Some(entry) = self.entries.get_mut(&key) else { return };
-        entry.remove_claimant(owner);
-        if entry.actual().is_some() {
-            entry.hold(known);
-        }
-        if entry.claimants().next().is_some() {
-            if counts_now.is_some() && counts_now.as_ref() != entry.desired() {
-                entry.set_desired(counts_now);
-                self.forget_refusal(&key);
-                self.touch(&key);
-            }
-            return;
-        }
-        let held = if entry.actual().is_some() { entry.holding().to_vec() } else { Vec::new() };
-        if entry.set_desired(None).is_some() {
-            self.count(&key).desired -= 1;
-        }
-        for prerequisite in held {
-            *self.holds.entry(prerequisite).or_default() += 1;
-        }
-        self.forget_refusal(&key);
-        self.touch(&key);
-    }
-
-    /// Puts a key where it belongs now: pending, or out of the table.
-    fn touch(&mut self, key: &Key) {
-        let Some(mut entry) = self.entries.get(key) else { return };
-        if entry.refused().is_some() && !entry.differs() {
-            // Somebody else brought about what was refused to us.
-            self.forget_refusal(key);
-            match self.entries.get(key) {
-                Some(now) => entry = now,
-                None => return,
-            }
-        }
-        if entry.is_gone() {
-            if let Some(state) = self.lanes.get_mut(&key.lane()) {
-                state.pending.remove(key);
-            }
-            self.entries.remove(key);
-            self.quarrels.forget(key);
-            if let Some(container) = key.container() {
-                self.waiting.forget(&container, key);
-            }
-            self.wake(key);
-            if let (Key::Member(..), Some(set)) =
-                (key, key.container().filter(|set| self.actual(set).is_some()))
-            {
-                // It was the last on its way into a set, perhaps.
-                self.wake(&set);
-            }
-            return;
-        }
-        let differs = entry.differs();
-        let resting = entry.refused().is_some_and(|refused| refused.retry_at.is_some());
-        let Some(state) = self.lanes.get_mut(&key.lane()) else { return };
-        if differs && !resting && !state.in_flight.contains_key(key) {
-            state.pending.insert(key.clone());
-        } else {
-            state.pending.remove(key);
-        }
-    }
-
-    fn succeeded(&mut self, key: &Key, now_there: Option<Row>) {
-        let removed = now_there.is_none();
-        self.set_actual(key, now_there);
-        self.forget_refusal(key);
-        if removed {
-            self.contents_died(key);
-        }
-    }
-
-    fn refused(&mut self, key: &Key, refusal: &Refusal, now: Instant) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        let before = entry.set_refused(None);
-        let attempts = before.as_ref().map_or(0, |refused| refused.attempts);
-        let said_before = before.as_ref().is_some_and(|refused| refused.reason == refusal.reason);
-        let first = before.is_none();
-        let retry_at = now + pause(attempts);
-        entry.set_refused(Some(Refused {
-            reason: refusal.reason.clone(),
-            attempts: attempts + 1,
-            retry_at: Some(retry_at),
-        }));
-        let owners = self.claims.owners_of(entry.claimants());
-        self.retries.insert((retry_at, key.clone()));
-        if first {
-            self.count(key).refused += 1;
-        }
-        if !said_before {
-            self.notices.push(Notice { key: key.clone(), owners, reason: refusal.reason.clone() });
-        }
-    }
-
-    fn forget_refusal(&mut self, key: &Key) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        if let Some(refused) = entry.set_refused(None) {
-            if let Some(at) = refused.retry_at {
-                self.retries.remove(&(at, key.clone()));
-            }
-            self.count(key).refused -= 1;
-        }
-    }
-
-    fn release_retries(&mut self, now: Instant) {
-        while let Some((at, key)) = self.retries.first().cloned() {
-            if at > now {
-                return;
-            }
-            self.retries.remove(&(at, key.clone()));
-            if let Some(refused) = self.entries.get_mut(&key).and_then(Entry::refused_mut) {
-                refused.retry_at = None;
-            }
-            self.touch(&key);
-        }
-    }
-
-    /// Changes what is believed to be there, and with it what holds what.
-    fn set_actual(&mut self, key: &Key, row: Option<Row>) {
-        let needed_after = row.as_ref().map(|row| outside_needs(key, row)).unwrap_or_default();
-        for needed in needed_after {
-            *self.holds.entry(needed).or_default() += 1;
-        }
-        let entry = self.entries.entry(key.clone()).or_default();
-        let is_there = row.is_some();
-        let before = entry.set_actual(row);
-        let needed_before = before.as_ref().map(|row| outside_needs(key, row)).unwrap_or_default();
-        let appeared = before.is_none() && is_there;
-        let vanished = before.is_some() && !is_there;
-        let held = if vanished { entry.take_holding() } else { Vec::new() };
-        // While the row is wanted, what its dropped claims stood on is only noted, not held.
-        let released = if entry.desired().is_none() { held } else { Vec::new() };
-        let count = self.count(key);
-        count.actual = count.actual + usize::from(appeared) - usize::from(vanished);
-        for needed in needed_before.iter().chain(released.iter()) {
-            self.release(needed);
-        }
-        if appeared {
-            self.wake(key);
-        }
-    }
-
-    fn release(&mut self, key: &Key) {
-        if let Some(count) = self.holds.get_mut(key) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.holds.remove(key);
-                self.touch(key);
-            }
-        }
-    }
-
-    /// A container went and the kernel removed its contents with it. O(contents).
-    fn contents_died(&mut self, container: &Key) {
-        let inside: Vec<Key> = batch::contents(&self.entries, container).cloned().collect();
-        for key in inside {
-            self.set_actual(&key, None);
-            self.touch(&key);
-        }
-    }
-
-    fn count(&mut self, key: &Key) -> &mut TableCount {
-        self.counts.entry(key.table()).or_default()
-    }
-}
-
-/// What a row stands on besides its container, which removal need not wait for.
-fn outside_needs(key: &Key, row: &Row) -> Vec<Key> {
-    let container = key.container();
-    row.stands_on(key).into_iter().filter(|needed| Some(needed) != container.as_ref()).collect()
-}
-
-fn pause(attempts: u32) -> Duration {
-    RETRY_FIRST.saturating_mul(1 << attempts.min(16)).min(RETRY_LONGEST)
 }

@@ -9,7 +9,8 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-use super::{Notice, Reconciler, pause};
+use super::retry::pause;
+use super::{Notice, Reconciler};
 use crate::row::{Key, LaneName, Position, Row};
 
 /// After so long without a displacement a quarrel is over.

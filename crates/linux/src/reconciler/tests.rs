@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::retry::{RETRY_LONGEST, pause};
 use super::*;
 use crate::lane::{Change, Lane, ReadError, run_batch};
 use crate::row::*;
