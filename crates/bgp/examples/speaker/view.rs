@@ -27,6 +27,7 @@ pub(crate) fn peer(report: &PeerReport) -> Value {
         "established_count": history.established,
         "last_sent": history.last_sent.as_ref().map(notification),
         "last_received": history.last_received.as_ref().map(notification),
+        "too_many_prefixes": history.too_many_prefixes,
         "treated_as_withdraw": history.treated_as_withdraw,
         "attributes_discarded": history.attributes_discarded,
         "duplicate_router_id": report.counters.duplicate_router_id,

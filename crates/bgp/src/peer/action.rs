@@ -82,6 +82,10 @@ pub struct History {
     pub last_sent: Option<Notification>,
     /// Last NOTIFICATION from it.
     pub last_received: Option<Notification>,
+    /// Which of both came later: the one to it.
+    pub sent_last: bool,
+    /// How often its session was ended because it told too many prefixes.
+    pub too_many_prefixes: u64,
     /// UPDATEs whose prefixes were taken as withdrawn (RFC 7606).
     pub treated_as_withdraw: u64,
     /// Attributes discarded (RFC 7606).
@@ -95,6 +99,8 @@ pub struct Status {
     pub state: State,
     /// Whether it was stopped by hand or for too many prefixes.
     pub stopped: bool,
+    /// When connections are wanted again, after an error or too many prefixes; none if they are, or if it is stopped.
+    pub resumes: Option<Instant>,
     /// The agreement, while it is up.
     pub negotiated: Option<Arc<Negotiated>>,
     /// What happened before.

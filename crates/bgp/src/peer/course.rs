@@ -101,6 +101,22 @@ impl Peer {
         out.extend(received.updates.into_iter().map(Action::Update));
     }
 
+    /// Notes the last words between us. One of two connections that goes in favour of the other is no news of the peer,
+    /// and when an error holds both, that error is the reason.
+    fn remember(&mut self, end: &End) {
+        let (why, sent) = match end {
+            End::Sent(why) if !why.is_cease(Cease::ConnectionRejected) => (why, true),
+            End::Received(why) => (why, false),
+            End::Sent(_) | End::Lost => return,
+        };
+        if why.is_cease(Cease::ConnectionCollision) {
+            return;
+        }
+        self.history.sent_last = sent;
+        let last = if sent { &mut self.history.last_sent } else { &mut self.history.last_received };
+        *last = Some(why.clone());
+    }
+
     /// A session is back in Idle.
     fn down(
         &mut self,
@@ -114,11 +130,7 @@ impl Peer {
             End::Sent(why) | End::Received(why) => why.is_cease(Cease::ConnectionCollision),
             End::Lost => false,
         };
-        match &end {
-            End::Sent(why) => self.history.last_sent = Some(why.clone()),
-            End::Received(why) => self.history.last_received = Some(why.clone()),
-            End::Lost => {}
-        }
+        self.remember(&end);
         if side == Side::Main {
             self.links.demote();
         }

@@ -115,6 +115,10 @@ impl Peer {
         Status {
             state: self.links.furthest(),
             stopped: self.stance == Stance::Holding(None),
+            resumes: match self.stance {
+                Stance::Holding(until) => until,
+                Stance::Running => None,
+            },
             negotiated: self.links.main().and_then(|link| link.session.negotiated().cloned()),
             history: self.history.clone(),
         }
@@ -319,6 +323,7 @@ impl Peer {
                 out.push(Action::Notice(Notice::ManyPrefixes { family, count, limit }));
             }
             prefixes::Verdict::Exceeded(why) => {
+                self.history.too_many_prefixes += 1;
                 out.push(Action::Notice(Notice::TooManyPrefixes { family, count, limit }));
                 self.rest(bound.restart_after.map(|after| now + after), &why, now, out);
             }

@@ -176,7 +176,8 @@ fn the_loser_is_not_confirmed_and_the_winner_comes_up() {
     scene.keepalive(incoming);
     assert!(scene.is_up());
     scene.keepalive(outgoing);
-    assert_eq!(scene.peer.status().history.established, 1);
+    let history = scene.peer.status().history;
+    assert_eq!((history.established, history.last_sent), (1, None), "a collision is no error of the peer");
     assert_eq!(scene.peer.codec().unwrap().0, incoming);
 }
 
@@ -285,6 +286,9 @@ fn too_many_prefixes_end_the_session_until_the_time_is_up() {
     scene.peer.counted(Family::Ipv4Unicast, 11, scene.now, &mut scene.out);
     assert_eq!(scene.sent(), BTreeMap::from([(id, (6, 1))]));
     scene.taken();
+    let status = scene.peer.status();
+    assert_eq!((status.history.too_many_prefixes, status.history.sent_last), (1, true));
+    assert_eq!((status.resumes, status.stopped), (Some(scene.now + seconds(300)), false));
     scene.wait(seconds(299));
     assert!(scene.peer.accept(ends(), scene.now, &mut scene.out).is_err());
     assert_eq!(scene.taken(), []);
