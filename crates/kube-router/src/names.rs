@@ -56,7 +56,8 @@ pub mod set {
     pub const SOURCE_PREFIX: &str = "KUBE-SRC-";
     /// Ports of pods by name, for network policies; 16 characters of a hash follow.
     pub const DESTINATION_PREFIX: &str = "KUBE-DST-";
-    /// What a Go kube-router fills before it swaps a set; a leftover if it was killed in between.
+    /// What is filled before it is swapped with a set, by a Go kube-router and by this one; a leftover if that was killed
+    /// in between. 16 characters of a hash follow: base 32 there, hexadecimal here.
     pub const TEMPORARY_PREFIX: &str = "TMP-";
 }
 

@@ -5,9 +5,11 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "a test fails by panicking, helpers too"
 )]
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -45,6 +47,28 @@ struct Agent(Option<Child>);
 impl Agent {
     fn start(flags: &[&str]) -> Self {
         Self(Some(command(flags).spawn().unwrap()))
+    }
+
+    /// TCP ports it listens on, of either family: sockets of its own that the kernel lists in the state LISTEN.
+    fn listens(&self) -> BTreeSet<u16> {
+        let pid = self.0.as_ref().unwrap().id();
+        let links = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let links = links.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        let own: BTreeSet<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+        let mut ports = BTreeSet::new();
+        for table in ["tcp", "tcp6"] {
+            // Without IPv6 there is no second table.
+            let text = std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+            for line in text.lines().skip(1) {
+                // Number, own end, other end, state (0A is LISTEN), …, inode as the tenth.
+                let words: Vec<&str> = line.split_whitespace().collect();
+                if words[3] == "0A" && own.contains(&format!("socket:[{}]", words[9])) {
+                    let (_, port) = words[1].rsplit_once(':').unwrap();
+                    ports.insert(u16::from_str_radix(port, 16).unwrap());
+                }
+            }
+        }
+        ports
     }
 
     /// Sends `signal` and waits for the end.
@@ -365,8 +389,8 @@ fn a_running_agent_answers_and_stops_on_either_signal() {
 
 #[test]
 fn the_start_names_older_flags_and_what_is_not_built_once() {
-    let health = free_port();
-    let port = format!("--health-port={health}");
+    let (health, admin) = (free_port(), free_port());
+    let (port, admin) = (format!("--health-port={health}"), format!("--gobgp-admin-port={admin}"));
     let agent = Agent::start(&[
         "--master=http://127.0.0.1:1",
         "--hostname-override=node-1",
@@ -375,10 +399,18 @@ fn the_start_names_older_flags_and_what_is_not_built_once() {
         &port,
         "--config-sync-period=1m",
         "--enable-bfd",
+        "--gobgp-admin-address=127.0.0.1",
+        &admin,
     ]);
     assert_eq!(get(&format!("127.0.0.1:{health}"), "/healthz").0, 200);
+    assert_eq!(
+        agent.listens(),
+        [health].into(),
+        "there is no administration server, on this port or another"
+    );
     let (code, log) = agent.end(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(log.matches("--config-sync-period has no effect").count(), 1, "{log}");
-    assert_eq!(log.matches("without effect yet: --enable-bfd").count(), 1, "{log}");
+    let unbuilt = "without effect yet: --enable-bfd --gobgp-admin-address --gobgp-admin-port";
+    assert_eq!(log.matches(unbuilt).count(), 1, "{log}");
 }

@@ -32,6 +32,11 @@ pub(super) fn watch(scope: RouteScope, own: OwnPorts, core: Sender<Input>) -> Re
         if concerns_facts(&notice) {
             let _ = wake.send(());
         }
+        if matches!(notice.event, Event::Lost) {
+            tracing::warn!(
+                "notices of links, addresses and routes were lost: what the kernel has is read again"
+            );
+        }
         for input in foreign_change(&notice, routes) {
             let _ = reports.blocking_send(input);
         }

@@ -15,7 +15,7 @@ use linux::row::{LaneName, Name};
 use super::backend::{Backend, nftables_names};
 use super::lanes::LaneError;
 use super::ownership::Ownership;
-use super::removal::{RemovalError, remove_all};
+use super::removal::{Lanes, RemovalError, Told, remove_all};
 use crate::node::{Facts, ThisNode};
 use crate::options::Options;
 
@@ -92,10 +92,12 @@ impl Leftovers {
                 let node = ThisNode { name: Name::from(""), object: None, facts: Facts::default() };
                 for programs in flavours()? {
                     let rules = FirewallLane::with_programs(scope.clone(), programs);
-                    remove_all(vec![(LaneName::Firewall, Box::new(rules))], &ownership, &node)?;
+                    let lanes: Lanes = vec![(LaneName::Firewall, Box::new(rules))];
+                    remove_all(lanes, &ownership, &node, Told::Numbers)?;
                 }
                 let sets = SetsLane::new(scope.clone());
-                remove_all(vec![(LaneName::Sets, Box::new(sets))], &ownership, &node)?;
+                let lanes: Lanes = vec![(LaneName::Sets, Box::new(sets))];
+                remove_all(lanes, &ownership, &node, Told::Numbers)?;
             }
             Leftovers::OfIptables(..) => {}
         }

@@ -14,9 +14,11 @@
 //! is told of an event. How things are planned, ordered and written is decided elsewhere. The core knows controllers
 //! by their trait only.
 
+mod asked;
 mod backend;
 mod controller;
 mod controllers;
+mod dispatch;
 mod effect;
 mod flows;
 mod input;
@@ -24,6 +26,7 @@ mod kernel;
 mod lanes;
 mod leftovers;
 mod ownership;
+mod planning;
 mod purge;
 mod removal;
 mod report;
@@ -31,15 +34,14 @@ mod speaker;
 mod start;
 mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use linux::conntrack::Flows;
-use linux::lane::{LaneThread, Report};
+use linux::lane::LaneThread;
 use linux::nftables::monitor::Monitor;
 use linux::reconciler::Reconciler;
-use linux::row::{Key, LaneName};
+use linux::row::LaneName;
 use tokio::sync::mpsc;
 
 pub use self::backend::nftables_names;
@@ -54,20 +56,16 @@ pub(crate) use self::lanes::cni_lane;
 use self::leftovers::Leftovers;
 pub use self::ownership::Ownership;
 use self::purge::Purge;
-pub use self::removal::{Lanes, RemovalError, remove_all};
+pub use self::removal::{Lanes, RemovalError, Told, remove_all};
 use self::report::Reporter;
 pub use self::start::Start;
 pub use self::waiting::Progress;
 use self::waiting::Waiting;
-use crate::explain::{self, Explanation, Question, Unanswerable};
 use crate::health::{Awaited, Beat};
-use crate::kube::model::Kind;
 use crate::node::{Facts, ThisNode};
 use crate::options::Options;
 use crate::owner::Owner;
-use crate::status::{ControllerState, Status, collect};
 use crate::store::{Dirty, Store};
-use crate::version;
 
 /// Messages taken in before plans are made: bounds how long a burst can hold up the kernel.
 const BURST: usize = 64;
@@ -76,11 +74,6 @@ const BURST: usize = 64;
 ///
 /// [`watch::Tuning::batch`]: crate::kube::watch::Tuning::batch
 pub const INBOX: usize = 256;
-
-/// How long the first rules of a controller may wait until sets are filled. What looks into no set need not wait, but
-/// would be a transaction of its own, and a process, which makes all others later. Where sets change all the time the
-/// wait must have an end.
-const RULES_WAIT: Duration = Duration::from_secs(1);
 
 /// Everything the core owns. See the module.
 pub struct Core {
@@ -98,7 +91,7 @@ pub struct Core {
     waiting: Waiting,
     /// Some controller has planned a part; see [`Controller::goes_on`].
     partly_planned: bool,
-    /// Rules of a controller that has just begun wait for their sets, until this moment at most; see [`RULES_WAIT`].
+    /// Rules of a controller that has just begun wait for their sets, until this moment at most; see [`dispatch::RULES_WAIT`].
     rules_wait: Option<Instant>,
     reporter: Reporter,
     started: Instant,
@@ -197,90 +190,6 @@ impl Core {
         }
     }
 
-    /// What is known and done. O(virtual servers and their backends).
-    fn status(&self) -> Status {
-        let mut status = Status {
-            node: self.node.name.to_string(),
-            version: version::VERSION.to_owned(),
-            uptime_seconds: self.started.elapsed().as_secs(),
-            firewall: self.firewall.map(str::to_owned),
-            ..Status::default()
-        };
-        let kinds: BTreeSet<Kind> = self
-            .controllers
-            .iter()
-            .flat_map(|running| &running.needs.watches)
-            .map(|watch| watch.kind)
-            .collect();
-        collect::watches(&self.store, kinds.into_iter(), &mut status);
-        collect::rows(&self.reconciler, &mut status);
-        collect::announced(&self.store, &mut status);
-        collect::objections(self.store.objections().iter(), &mut status);
-        let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
-        for running in &self.controllers {
-            let name = running.controller.name().to_owned();
-            status.controllers.push(ControllerState { name, planning: running.planning });
-            collect::objections(running.objections.iter(), &mut status);
-            running.controller.describe(inputs, &self.reconciler, &mut status);
-        }
-        status
-    }
-
-    /// What becomes of packets: each controller that plans adds its part, in the order in which a packet meets them.
-    fn explain(&self, question: &Question) -> Result<Box<Explanation>, Unanswerable> {
-        let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
-        let mut explanation = Box::new(explain::begin(question, inputs)?);
-        for running in &self.controllers {
-            if running.planning {
-                running.controller.explain(inputs, &self.reconciler, &mut explanation);
-            } else {
-                explanation
-                    .notes
-                    .push(format!("{} does not plan yet, for want of input", running.controller.name()));
-            }
-        }
-        Ok(explanation)
-    }
-
-    fn take_report(&mut self, report: Report, now: Instant) {
-        let lane = match report {
-            Report::Applied(lane, outcomes) => {
-                let reconciler = &self.reconciler;
-                self.reporter.applied(lane, &outcomes, |key| reconciler.desired(key).is_some());
-                let removed: Vec<Flows> = outcomes
-                    .iter()
-                    .filter_map(|(key, outcome)| {
-                        let gone = outcome.is_ok() && self.reconciler.desired(key).is_none();
-                        gone.then(|| purge::flows_of(key)).flatten()
-                    })
-                    .collect();
-                self.reconciler.applied(lane, outcomes, now);
-                if let Some(purge) = &self.purge {
-                    removed.into_iter().for_each(|flows| purge.ask(flows));
-                }
-                lane
-            }
-            Report::Read(lane, Ok(rows)) => {
-                self.ownership.note(&self.reconciler, &rows);
-                let ownership = self.ownership.of(&self.reconciler, &rows, &self.node);
-                self.reconciler.was_read(lane, rows, |key, row| ownership.is_ours(key, row));
-                if lane == LaneName::Ipvs {
-                    self.ownership.judged();
-                }
-                lane
-            }
-            Report::Read(lane, Err(error)) => {
-                self.reporter.unreadable(lane, &error);
-                self.reconciler.read_failed(lane, now);
-                lane
-            }
-        };
-        if let Some((_, beat)) = self.lanes.get(&lane) {
-            beat.progressed();
-            beat.idle();
-        }
-    }
-
     /// The setting of a reverse path filter is taken as it was when first seen: later readings show our own values.
     fn take_facts(&mut self, mut facts: Facts) {
         facts.random_fully = self.node.facts.random_fully;
@@ -296,204 +205,6 @@ impl Core {
         for running in controllers.iter_mut().filter(|running| running.planning) {
             running.controller.facts_changed(&before, inputs);
         }
-    }
-
-    /// Tells those who plan what the changes in the store are. O(controllers) besides what each of them does.
-    fn follow(&mut self, dirty: &Dirty) {
-        for objection in &dirty.objections {
-            tracing::warn!("{objection}");
-        }
-        if dirty.own_node {
-            self.take_node();
-        }
-        let (controllers, inputs) = self.parts();
-        let mut told = false;
-        for running in controllers.iter_mut() {
-            if running.planning {
-                running.controller.store_changed(dirty, inputs);
-                told = true;
-            } else {
-                running.controller.store_fills(dirty, inputs);
-            }
-        }
-        if told {
-            self.reporter.due(&dirty.services, &self.store);
-        }
-    }
-
-    /// A Node object that goes away or loses all its addresses says nothing about the node: what was known stays.
-    fn take_node(&mut self) {
-        match self.store.own_node().filter(|node| node.primary_ip().is_some()) {
-            Some(node) => {
-                let node = node.clone().keeping(self.node.object.as_ref());
-                self.node.object = Some(node);
-            }
-            None => self.reporter.node_unknown(&self.node.name),
-        }
-    }
-
-    /// Lets controllers begin to plan that know enough now: before that, absence means nothing and must delete nothing.
-    /// A lane whose tables cannot be read holds up its own writes, not the others'.
-    fn begin(&mut self, now: Instant) {
-        let addressed = self.node.object.as_ref().is_some_and(|node| node.primary_ip().is_some());
-        let located = addressed && !self.node.facts.addresses.is_empty();
-        let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
-        for running in self.controllers.iter_mut().filter(|running| !running.planning) {
-            let listed = running.needs.watches.iter().all(|watch| self.store.synced(watch.kind));
-            if listed && !addressed {
-                self.reporter.node_unknown(&self.node.name);
-            }
-            let read = running.needs.lanes.iter().all(|lane| self.reconciler.has_answered(*lane));
-            if listed && read && located && running.controller.knows_enough(inputs) {
-                running.planning = true;
-                if running.needs.lanes.contains(&LaneName::Firewall) {
-                    self.rules_wait = Some(now + RULES_WAIT);
-                }
-                self.reporter.planning(running.controller.name(), &self.store);
-                running.controller.begin(inputs);
-            }
-        }
-    }
-
-    /// Plans what is due, or of a controller that goes on a part of it, and does what else follows.
-    fn plan(&mut self, now: Instant) {
-        self.partly_planned = false;
-        let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
-        for running in self.controllers.iter_mut().filter(|running| running.planning) {
-            loop {
-                let reconciler = &self.reconciler;
-                let inside = |key: &Key| {
-                    let itself = reconciler.actual(key).is_some().then_some(key).into_iter();
-                    itself.chain(reconciler.contents(key).map(|(key, _)| key)).cloned().collect()
-                };
-                let planned = running.controller.plan(inputs, now, &inside);
-                if planned.is_empty() {
-                    break;
-                }
-                running.unconfirmed = true;
-                for (owner, claims) in planned {
-                    self.reconciler.set(&owner, claims);
-                }
-                if running.controller.goes_on() {
-                    self.partly_planned = true;
-                    break;
-                }
-            }
-            for (object, found) in running.controller.take_found() {
-                running.objections.report(&object, found);
-            }
-            running.controller.take_effects().into_iter().for_each(|effect| self.edges.perform(effect));
-        }
-        self.reconciler.allow_removals(self.controllers.iter().flat_map(Running::gates));
-        let found = self.controllers.iter().map(|running| running.objections.objects());
-        self.reporter.rejected(found.sum::<usize>() + self.store.objections().objects());
-    }
-
-    /// Tells controllers whose lanes have come to rest that what they planned is in the kernel. Says whether it told any.
-    fn confirm(&mut self) -> bool {
-        let mut told = false;
-        for running in self.controllers.iter_mut().filter(|running| running.unconfirmed) {
-            if running.needs.lanes.iter().all(|lane| self.reconciler.is_at_rest(*lane)) {
-                running.unconfirmed = false;
-                running.controller.programmed();
-                told = true;
-            }
-        }
-        told
-    }
-
-    /// Hands every free lane its next job.
-    fn dispatch(&mut self, now: Instant) {
-        if now >= self.audit_at {
-            self.audit_at = now + self.audit;
-            self.lanes.keys().for_each(|lane| self.reconciler.request_read(*lane));
-        }
-        // In the order of lanes: sets have their job before it is asked whether rules wait for it.
-        for (name, (lane, beat)) in &self.lanes {
-            let early = match name {
-                LaneName::Sets => false,
-                LaneName::Ipvs => self.partly_planned || !self.ledger_is_read(),
-                LaneName::Firewall => self.partly_planned || self.sets_come_first(now),
-                LaneName::Sysctl | LaneName::Route | LaneName::Cni => self.partly_planned,
-            };
-            if early {
-                continue;
-            }
-            if *name == LaneName::Firewall {
-                self.rules_wait = None;
-            }
-            let Some(job) = self.reconciler.next_job(*name, now) else { continue };
-            beat.has_work();
-            self.reporter.started(*name, &job);
-            // A lane thread that is gone leaves its job unanswered; its beat turns /healthz red.
-            lane.start(job);
-        }
-        if !self.reconciler.is_busy(LaneName::Ipvs) {
-            self.reporter.nothing_due();
-        }
-        for notice in self.reconciler.take_notices() {
-            self.reporter.notice(&notice);
-        }
-        let planned = !self.partly_planned && self.controllers.iter().all(|running| running.planning);
-        if planned && self.reconciler.is_settled() {
-            self.ready.done();
-            self.take_over();
-        }
-    }
-
-    /// Everything of ours is in the kernel: what a predecessor wrote through the other packet filter may go. Where a row
-    /// of ours is refused it stays, because it may be what enforces that row's purpose.
-    fn take_over(&mut self) {
-        let Some(leftovers) = self.leftovers.take() else { return };
-        let filters = [LaneName::Sets, LaneName::Firewall];
-        let refused = self
-            .reconciler
-            .counts()
-            .any(|(table, count)| filters.contains(&table.lane()) && count.refused > 0);
-        if refused {
-            self.leftovers = Some(leftovers);
-        } else if let Err(error) = leftovers.remove() {
-            tracing::warn!("{error}; the other packet filter's rules stay until the next start");
-        }
-    }
-
-    /// Whether the first rules of a controller wait for sets that are being filled. Sets that cannot be read are not waited
-    /// for.
-    fn sets_come_first(&self, now: Instant) -> bool {
-        let filling =
-            self.reconciler.is_adopted(LaneName::Sets) && !self.reconciler.is_at_rest(LaneName::Sets);
-        filling && self.rules_wait.is_some_and(|until| now < until)
-    }
-
-    /// Whose a virtual server is can be told only with what the other lanes read, and with the node's addresses.
-    fn ledger_is_read(&self) -> bool {
-        let lanes = [LaneName::Route, LaneName::Sets];
-        lanes.iter().all(|lane| self.reconciler.has_answered(*lane)) && !self.node.facts.addresses.is_empty()
-    }
-
-    /// Lets pods go whose rules are in the kernel.
-    fn tell_waiting(&mut self) {
-        let Core { waiting, store, node, options, controllers, reconciler, .. } = self;
-        let inputs = Inputs { store, node, options };
-        waiting.tell(|told| {
-            for running in controllers.iter().filter(|running| running.controller.guards_pods()) {
-                let name = running.controller.name();
-                if !running.planning {
-                    return Progress::NotPlanning(name);
-                }
-                let Some(pod) = store.wired(told) else { return Progress::Unseen };
-                if !running.controller.guards(pod, inputs, reconciler) {
-                    return Progress::NotInKernel(name);
-                }
-            }
-            Progress::Ready
-        });
-    }
-
-    fn next_deadline(&self) -> Instant {
-        let planned = self.controllers.iter().filter_map(|running| running.controller.next_deadline());
-        let rest = self.reconciler.next_deadline().into_iter().chain(self.rules_wait).chain([self.audit_at]);
-        planned.chain(rest).min().unwrap_or(self.audit_at)
     }
 
     /// Controllers, and what they plan from.

@@ -1,13 +1,15 @@
 //! The BGP speaker's edge: wishes of the routes controller to it, its news to the core.
 //!
-//! Decided here: what of the speaker's news is a log line, and what an input of plans. The speaker starts with the first
-//! wish and runs on the process's runtime.
+//! Decided here: what of the speaker's news is a log line, and what an input of plans; notices about one peer are in
+//! [`notices`]. The speaker starts with the first wish and runs on the process's runtime.
+
+mod notices;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bgp::config::RemoteAsn;
 use bgp::driver::{self, Event, Events, Handle, PeerReport};
@@ -19,10 +21,12 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use self::notices::Faults;
 use super::input::{Input, News};
 use crate::metrics::{BgpPeer, BgpPeers, Metrics, MetricsError};
 use crate::network_routes::speaker::Ask;
 use crate::secret::Secret;
+use crate::status;
 
 /// Paths told to the core at once, at the most.
 const BATCH: usize = 1024;
@@ -122,6 +126,7 @@ impl BgpPeers for Peers {
 }
 
 fn peer_of(report: PeerReport) -> BgpPeer {
+    let (refused, faults) = (status::peers::refused(&report), status::peers::faults(&report));
     let by_family = |counts: Vec<(bgp::Family, usize)>| {
         counts.into_iter().map(|(family, count)| (family_name(family), count)).collect()
     };
@@ -134,6 +139,10 @@ fn peer_of(report: PeerReport) -> BgpPeer {
         state: report.status.state.to_string(),
         received: by_family(report.received),
         told: by_family(report.told),
+        announced: report.counters.announced,
+        withdrawn: report.counters.withdrawn,
+        refused,
+        faults,
     }
 }
 
@@ -146,6 +155,7 @@ fn family_name(family: bgp::Family) -> &'static str {
 
 async fn hear(mut events: Events, core: Sender<Input>, received: IntCounter) {
     let mut burst = Vec::with_capacity(BATCH);
+    let mut faults = Faults::default();
     while events.recv_many(&mut burst, BATCH).await > 0 {
         let mut selected = Vec::new();
         for event in burst.drain(..) {
@@ -161,7 +171,7 @@ async fn hear(mut events: Events, core: Sender<Input>, received: IntCounter) {
                     send(&core, News::SelectionBegan(family)).await;
                 }
                 other => {
-                    say(&other);
+                    say(&other, &mut faults);
                     if let Event::Up { peer, .. } = other {
                         send(&core, News::PeerUp(peer)).await;
                     }
@@ -179,7 +189,7 @@ async fn send(core: &Sender<Input>, news: News) {
     }
 }
 
-fn say(event: &Event) {
+fn say(event: &Event, faults: &mut Faults) {
     match event {
         Event::Up { peer, negotiated } => {
             tracing::info!(%peer, asn = %negotiated.peer_asn, router_id = %negotiated.peer_router_id, "BGP peer is up");
@@ -190,7 +200,7 @@ fn say(event: &Event) {
         }
         Event::Objection(objection) => tracing::warn!("BGP: {objection}"),
         Event::Trouble(text) => tracing::warn!("BGP: {text}"),
-        Event::Notice { peer, notice } => tracing::debug!(%peer, "BGP: {notice:?}"),
+        Event::Notice { peer, notice } => notices::say(*peer, notice, faults, Instant::now()),
         Event::NotTold { peer, error, prefixes } => {
             tracing::warn!(%peer, prefixes, "BGP: paths could not be told: {error}");
         }

@@ -7,6 +7,7 @@ mod bgp;
 mod services;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -14,7 +15,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus::core::Collector;
+use prometheus::core::{Collector, Desc};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -38,7 +39,8 @@ pub struct MetricsError(#[from] prometheus::Error);
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    names: Arc<[String]>,
+    /// Names and labels, but of those that are attached.
+    defined: Arc<[(String, Vec<String>)]>,
     /// Virtual servers on this node, of any owner.
     pub ipvs_services: IntGauge,
     /// Seconds from a change to its last row in the kernel, or of an audit.
@@ -112,7 +114,7 @@ impl Metrics {
         build.set(1);
         registry.register(Box::new(build))?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        let make = Definer { registry: &registry, names: RefCell::default() };
+        let make = Definer { registry: &registry, defined: RefCell::default() };
         Ok(Self {
             ipvs_services: make.gauge("controller_ipvs_services", "IPVS virtual servers on this node")?,
             ipvs_services_sync_time: make.seconds(
@@ -191,7 +193,7 @@ impl Metrics {
                 &["resource"],
             )?,
             watch_restarts: make.counters("watch_restarts_total", "Watches taken up again", &["resource"])?,
-            names: make.names.into_inner().into(),
+            defined: make.defined.into_inner().into(),
             registry,
         })
     }
@@ -215,9 +217,19 @@ impl Metrics {
 
     /// Names of all metrics that can be exported, whether they have values yet or not. Histograms export names with
     /// `_bucket`, `_sum` and `_count` behind.
-    pub fn names(&self) -> impl Iterator<Item = String> + '_ {
-        let build = ["build_info"].into_iter().chain(services::names());
-        self.names.iter().cloned().chain(build.map(|name| format!("{NAMESPACE}_{name}")))
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.labels().into_keys()
+    }
+
+    /// The same with the labels each can have; `le` of buckets is not among them.
+    pub fn labels(&self) -> BTreeMap<String, Vec<String>> {
+        let build: &[&str] = &["goversion", "version"];
+        let attached = services::labels().chain(bgp::labels()).chain([("build_info", build)]);
+        let attached = attached.map(|(name, labels)| {
+            let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
+            (format!("{NAMESPACE}_{name}"), labels)
+        });
+        self.defined.iter().cloned().chain(attached).collect()
     }
 
     /// All values in the text format of Prometheus. Reads the kernel's counters, so it may block for milliseconds.
@@ -252,13 +264,14 @@ fn opts(name: &str, help: &str) -> Opts {
 /// Makes and registers metrics of the agent.
 struct Definer<'r> {
     registry: &'r Registry,
-    names: RefCell<Vec<String>>,
+    defined: RefCell<Vec<(String, Vec<String>)>>,
 }
 
 impl Definer<'_> {
     fn register<M: Collector + Clone + 'static>(&self, metric: M) -> prometheus::Result<M> {
         self.registry.register(Box::new(metric.clone()))?;
-        self.names.borrow_mut().extend(metric.desc().into_iter().map(|desc| desc.fq_name.clone()));
+        let described = |desc: &Desc| (desc.fq_name.clone(), desc.variable_labels.clone());
+        self.defined.borrow_mut().extend(metric.desc().into_iter().map(described));
         Ok(metric)
     }
 
@@ -381,7 +394,7 @@ mod tests {
         assert!(metrics.attach_service_counters(Arc::new(Fixed(vec![]))).is_err());
     }
 
-    /// As `docs/compatibility.md` lists them; those of BGP sessions are apart.
+    /// As `docs/compatibility.md` lists them.
     #[test]
     fn upstreams_names_are_there() {
         let metrics = Metrics::new().unwrap();
@@ -416,6 +429,7 @@ mod tests {
             "host_routes_synced",
             "host_routes_added",
             "host_routes_removed",
+            "bgp_peer_info",
         ] {
             assert!(names.contains(&format!("kube_router_{name}")), "{name}");
         }

@@ -71,9 +71,10 @@ const RATES: [(&str, &str, Field); 5] = [
     ("service_bps_out", "Bytes a second to clients", |c| c.bps_out),
 ];
 
-/// Names of all of them, without the prefix.
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    TOTALS.into_iter().chain(RATES).map(|(name, ..)| name)
+/// Names of all of them, without the prefix, and their labels.
+pub(super) fn labels() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    const LABELS: &[&str] = &SERVICE_LABELS;
+    TOTALS.into_iter().chain(RATES).map(|(name, ..)| (name, LABELS))
 }
 
 const SERVICE_LABELS: [&str; 5] = ["svc_namespace", "service_name", "service_vip", "protocol", "port"];

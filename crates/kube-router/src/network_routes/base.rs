@@ -62,6 +62,10 @@ pub fn claims(node: &ThisNode, options: &Options) -> Vec<Claim> {
 /// Whoever tells a range attracts what is sent to any address in it. What no service has must end here: by the way to
 /// everything it would come back. Service addresses of this node are local, which comes first. Not where another
 /// program serves them, which may look at packets only after they have a route.
+///
+/// All ranges that may be told, whether or not one is: the annotations of any Service may ask for it, and then the route
+/// is there before the first packet. It also stands before a path learned to exactly such a range: this plan is the
+/// lesser owner of the row, and the reconciler says that the two disagree.
 fn discards(node: &ThisNode, options: &Options) -> Vec<Claim> {
     if !options.bgp.advertise.aggregate || !options.controllers.service_proxy {
         return Vec::new();

@@ -23,7 +23,8 @@ pub fn asn(node: &Node, options: &Bgp) -> Result<Asn, Box<Objection>> {
             field: format!("metadata.annotations[{}]", annotation::ASN),
             value: String::new(),
             reason: "is needed with --nodes-full-mesh=false".to_owned(),
-            remedy: "set the node's AS number; the node has no BGP peers until then".to_owned(),
+            remedy: "set the node's AS number; BGP peers stay as they were until then, at a start none"
+                .to_owned(),
         })
     })
 }

@@ -105,13 +105,15 @@ impl NetworkRoutes {
         self.mesh_with(name, node, inputs);
     }
 
-    /// Replaces the session with a node, if there is or was one.
+    /// Replaces the session with a node, if there is or was one. While this node cannot say which AS it is of, its
+    /// sessions stay as they were, since the speaker does; with the number every node is looked at anew.
     fn mesh_with(&mut self, name: &Name, node: Option<&Node>, inputs: Inputs<'_>) {
-        let mut objections = Vec::new();
         let own = inputs.node.object.as_ref().filter(|own| own.name != *name);
+        let own = own.map(|node| identity::asn(node, &inputs.options.bgp).map(|asn| Own { node, asn }));
+        let Ok(own) = own.transpose() else { return };
+        let mut objections = Vec::new();
         let session = own.zip(node).and_then(|(own, other)| {
-            let asn = identity::asn(own, &inputs.options.bgp).ok()?;
-            peers::of_node(other, Own { node: own, asn }, inputs.options).unwrap_or_else(|objection| {
+            peers::of_node(other, own, inputs.options).unwrap_or_else(|objection| {
                 objections.push(*objection);
                 None
             })
@@ -202,7 +204,43 @@ fn seen(facts: &Facts) -> impl PartialEq + use<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::annotations::RoutingAnnotations;
+    use crate::node::ThisNode;
+    use crate::options::Options;
+    use crate::store::Store;
+
+    fn node(name: &str, ip: &str, asn: Option<u32>) -> Node {
+        let asn = asn.map(|asn| bgp::Asn::new(asn).unwrap());
+        Node {
+            name: name.into(),
+            internal_ips: vec![ip.parse().unwrap()],
+            external_ips: Vec::new(),
+            pod_cidrs: Vec::new(),
+            routing: Arc::new(RoutingAnnotations { asn, ..RoutingAnnotations::default() }),
+        }
+    }
+
+    #[test]
+    fn a_node_that_loses_its_as_number_keeps_its_sessions() {
+        let options = Options::from_flags(&["--nodes-full-mesh=false"]).unwrap();
+        let (store, there) = (Store::new("here".into()), node("there", "10.0.0.2", Some(64600)));
+        let mut routes = NetworkRoutes::default();
+        let mut sessions = |asn| {
+            let own = node("here", "10.0.0.1", asn);
+            let this = ThisNode { name: "here".into(), object: Some(own.clone()), facts: Facts::default() };
+            let inputs = Inputs { store: &store, node: &this, options: &options };
+            routes.mesh_with(&"there".into(), Some(&there), inputs);
+            let (ask, objections) = speaker::configure(&own, &routes.mesh, &[], false, &options);
+            (routes.mesh_of.len(), routes.mesh.len(), ask.is_some(), objections.len())
+        };
+        assert_eq!(sessions(None), (0, 0, false, 1), "it had none");
+        assert_eq!(sessions(Some(64600)), (1, 1, true, 0));
+        assert_eq!(sessions(None), (1, 1, false, 1), "the speaker is asked nothing, and has it still");
+        assert_eq!(sessions(Some(64601)), (0, 0, true, 0));
+    }
 
     #[test]
     fn tunnel_names_tell_next_hops_apart() {

@@ -4,13 +4,14 @@
 //! speaker's business; what a peer is told is decided in [`super::policy`].
 //!
 //! A mesh peer must be of our AS (upstream takes any, W29), and a reflector is known by the cluster ID it was given
-//! (upstream makes the router id of a number, W30).
+//! (upstream makes the router id of a number, W30). Every peer has a bound on what it may tell, which upstream has not:
+//! a router that leaks a full table costs its own session, not the node's memory and the kernel's routes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bgp::config::{PeerConfig, RemoteAsn, Role, Ttl};
+use bgp::config::{MaxPrefixes, PeerConfig, RemoteAsn, Role, Ttl};
 use bgp::{Asn, Families, Password};
 use linux::row::Family;
 
@@ -22,6 +23,10 @@ use crate::secret::Secret;
 
 /// Hold time between nodes, upstream's.
 const INTERNAL_HOLD_TIME: Duration = Duration::from_secs(90);
+
+/// How long a peer that told too many prefixes is left alone. Long enough for somebody to look, and for a table that
+/// leaks again at once to cost next to nothing; short enough that a leak that has ended needs nobody.
+pub(crate) const TOO_MANY_PREFIXES_PAUSE: Duration = Duration::from_secs(30 * 60);
 
 /// A peer and why it is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +101,7 @@ fn mesh(other: &Node, own: Own<'_>, options: &Bgp) -> Result<(IpAddr, PeerConfig
     config.port = options.port;
     config.local_address = Some(here);
     config.hold_time = INTERNAL_HOLD_TIME;
+    config.max_prefixes = max_prefixes(options);
     config.families = families(|family| own.node.best_ip(family).and(other.best_ip(family)).is_some());
     config.graceful_restart = options.graceful_restart.is_some();
     let we_reflect = matches!(reflector(own.node), Some(Reflector::Server(_)));
@@ -143,11 +149,17 @@ fn outside(peer: &NodePeer, own: &Node, options: &Bgp) -> Result<PeerConfig, Str
     let local = peer.local_ip.or_else(|| own.best_ip(Family::of(&peer.ip)));
     config.local_address = Some(local.ok_or("is of a family this node has no address of")?);
     config.hold_time = options.hold_time;
+    config.max_prefixes = max_prefixes(options);
     config.families = families(|family| own.best_ip(family).is_some());
     config.graceful_restart = options.graceful_restart.is_some();
     config.ttl = options.multihop_ttl.map(Ttl::Multihop).unwrap_or_default();
     config.password = peer.password.as_ref().map(password).transpose()?;
     Ok(config)
+}
+
+fn max_prefixes(options: &Bgp) -> Option<MaxPrefixes> {
+    let restart_after = Some(TOO_MANY_PREFIXES_PAUSE);
+    options.max_prefixes.map(|limit| MaxPrefixes { limit, restart_after })
 }
 
 fn password(secret: &Secret) -> Result<Password, String> {
@@ -171,5 +183,43 @@ fn objection(own: &Node, peer: IpAddr, reason: String, remedy: &str) -> Objectio
         value: peer.to_string(),
         reason,
         remedy: remedy.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn node(name: &str, ip: &str) -> Node {
+        Node {
+            name: name.into(),
+            internal_ips: vec![ip.parse().unwrap()],
+            external_ips: Vec::new(),
+            pod_cidrs: Vec::new(),
+            routing: Arc::default(),
+        }
+    }
+
+    /// What a node and a router outside may tell this one.
+    fn bounds(flags: &[&str]) -> [Option<MaxPrefixes>; 2] {
+        let peers = ["--peer-router-ips=192.0.2.1", "--peer-router-asns=65000"];
+        let options = Options::from_flags(&[&peers[..], flags].concat()).unwrap();
+        let (here, there) = (node("here", "10.0.0.1"), node("there", "10.0.0.2"));
+        let own = Own { node: &here, asn: Asn::DEFAULT };
+        let (_, inside) = of_node(&there, own, &options).unwrap().unwrap();
+        let (outside, objections) = external(&here, &options.bgp.peers, &options);
+        assert_eq!(objections, []);
+        let outside = outside.into_values().next().unwrap();
+        [inside, outside].map(|peer| peer.config.max_prefixes)
+    }
+
+    #[test]
+    fn nobody_may_tell_more_than_the_bound() {
+        let bound = |limit| Some(MaxPrefixes { limit, restart_after: Some(Duration::from_secs(1800)) });
+        assert_eq!(bounds(&[]), [bound(100_000); 2]);
+        assert_eq!(bounds(&["--bgp-max-prefixes=7"]), [bound(7); 2]);
+        assert_eq!(bounds(&["--bgp-max-prefixes=0"]), [None; 2]);
     }
 }

@@ -14,6 +14,7 @@ pub mod base;
 pub mod contests;
 mod controller;
 mod describe;
+pub mod direct_return;
 pub mod drain;
 pub mod firewall;
 pub mod frontends;

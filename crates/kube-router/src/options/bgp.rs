@@ -25,6 +25,9 @@ pub(super) struct BgpFlags {
     /// Hold time with external peers, 3s to 65535s
     #[arg(long, default_value = "1m30s")]
     bgp_holdtime: GoDuration,
+    /// Prefixes of each family a peer may tell; one that tells more is left alone for half an hour. 0 is no bound
+    #[arg(long, default_value = "100000")]
+    bgp_max_prefixes: Uint<u32>,
     /// Keep forwarding while the speaker restarts (RFC 4724)
     #[arg(long, default_value = "false")]
     bgp_graceful_restart: Switch,
@@ -111,6 +114,8 @@ pub struct Bgp {
     pub port: u16,
     /// Hold time with external peers: whole seconds, 3 to 65535.
     pub hold_time: Duration,
+    /// Prefixes of each family a peer may tell, above zero; `None` for no bound.
+    pub max_prefixes: Option<u32>,
     /// Graceful restart, if on.
     pub graceful_restart: Option<GracefulRestart>,
     /// What identifies the speaker.
@@ -206,6 +211,7 @@ impl Bgp {
             asn: cluster_asn(flags.cluster_asn.0)?,
             port: in_range("bgp-port", flags.bgp_port.0, 1, 65_535)?,
             hold_time: span("bgp-holdtime", flags.bgp_holdtime, 3, 65_535)?,
+            max_prefixes: Some(flags.bgp_max_prefixes.0).filter(|bound| *bound > 0),
             graceful_restart: restart.transpose()?,
             router_id: router_id(&flags.router_id)?,
             ibgp: flags.enable_ibgp.0,

@@ -15,7 +15,7 @@ use super::syntax::{Cidr, List, Uint, items};
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Older names")]
 pub(super) struct OlderFlags {
-    /// CIDRs of pods, whose traffic out of the cluster is masqueraded where node objects do not say
+    /// CIDRs of pods, with --run-router: inside for pod egress, and in place of a pod CIDR the node object does not have
     #[arg(long)]
     cluster_cidr: Vec<List<Cidr>>,
     /// No effect: changes are watched
@@ -33,7 +33,8 @@ pub(super) struct OlderFlags {
 const WARNINGS: [(&str, &str); 5] = [
     (
         "cluster-cidr",
-        "--cluster-cidr is an older name without a successor: used where node objects have no pod CIDR",
+        "--cluster-cidr is an older name without a successor: with --run-router it is inside for pod egress, and masquerading \
+         uses it where this node's object has no pod CIDR; without, it has no effect",
     ),
     (
         "config-sync-period",

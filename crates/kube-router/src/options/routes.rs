@@ -64,6 +64,8 @@ pub struct Routes {
     pub overlay: Overlay,
     /// Of which kind the tunnels are.
     pub encap: Encap,
+    /// The UDP port of tunnels, whether they are of the kind that has one or not: 1024-65535.
+    pub encap_port: u16,
     /// Switch off the AWS check.
     pub disable_source_dest_check: bool,
 }
@@ -113,6 +115,7 @@ impl Routes {
             pod_egress: flags.enable_pod_egress.0,
             overlay: if flags.enable_overlay.0 { overlay } else { Overlay::Off },
             encap,
+            encap_port: port,
             disable_source_dest_check: flags.disable_source_dest_check.0,
         })
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Every flag with its type and default: those of kube-router v2.11 but for the defaults of `--run-router` and the
-/// three sync periods, and the four older names; `--advertise-aggregate` is ours.
+/// three sync periods, and the four older names; `--advertise-aggregate` and `--bgp-max-prefixes` are ours.
 const FLAGS: &[(&str, &str, &str)] = &[
     ("advertise-aggregate", "bool", "false"),
     ("advertise-cluster-ip", "bool", "false"),
@@ -19,6 +19,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("bgp-graceful-restart-deferral-time", "duration", "6m0s"),
     ("bgp-graceful-restart-time", "duration", "1m30s"),
     ("bgp-holdtime", "duration", "1m30s"),
+    ("bgp-max-prefixes", "uint32", "100000"),
     ("bgp-port", "uint32", "179"),
     ("cache-sync-timeout", "duration", "1m0s"),
     ("cleanup-config", "bool", "false"),
@@ -277,6 +278,13 @@ fn peers_are_zipped() {
 }
 
 #[test]
+fn peers_may_tell_so_many_prefixes_or_any_number() {
+    assert_eq!(options(&[]).bgp.max_prefixes, Some(100_000));
+    assert_eq!(options(&["--bgp-max-prefixes=20"]).bgp.max_prefixes, Some(20));
+    assert_eq!(options(&["--bgp-max-prefixes=0"]).bgp.max_prefixes, None);
+}
+
+#[test]
 fn older_names_keep_working_and_name_their_successor() {
     let older = options(&[
         "--cluster-cidr=10.1.0.0/16",
@@ -380,6 +388,8 @@ fn a_refusal_names_flag_value_and_reason() {
         (&["--cluster-asn=4294967296"], "cluster-asn", "4294967296", "not an AS number"),
         (&["--bgp-port=0"], "bgp-port", "0", "1 to 65535"),
         (&["--bgp-port=65536"], "bgp-port", "65536", "1 to 65535"),
+        (&["--bgp-max-prefixes=4294967296"], "bgp-max-prefixes", "4294967296", "32 bits"),
+        (&["--bgp-max-prefixes=-1"], "bgp-max-prefixes", "-1", "whole number"),
         (&["--bgp-holdtime=2s"], "bgp-holdtime", "2s", "3s or more"),
         (&["--bgp-holdtime=65536s"], "bgp-holdtime", "18h12m16s", "at most 65535s"),
         (

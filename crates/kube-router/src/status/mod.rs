@@ -12,6 +12,8 @@ pub mod section;
 pub mod socket;
 pub mod table;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Everything told. Fields are added, never renamed: scripts read them.
@@ -176,14 +178,22 @@ pub struct PeerState {
     pub state: String,
     /// Seconds since it came up.
     pub up_seconds: Option<u64>,
+    /// Seconds until connections are wanted again, after an error or too many prefixes; none if they are.
+    pub retry_seconds: Option<u64>,
     /// How often it came up.
     pub established: u64,
     /// Prefixes it has told us, of both families.
     pub received: usize,
     /// Prefixes it has been told.
     pub told: usize,
-    /// The last NOTIFICATION from it or to it, and which of both.
+    /// The last NOTIFICATION, whether from it or to it, which it says.
     pub last_error: Option<String>,
+    /// Announcements that could not be used when they came, by reason: `own_as`, `own_originator_id`, `own_cluster_id`,
+    /// `martian_next_hop`, `martian_prefix`, `policy`, `no_policy`.
+    pub refused: BTreeMap<String, u64>,
+    /// What else it did wrong, by reason: `treated_as_withdraw`, `attribute_discarded`, `too_many_prefixes`,
+    /// `duplicate_router_id`.
+    pub faults: BTreeMap<String, u64>,
 }
 
 /// A prefix learned from a peer.

@@ -110,10 +110,16 @@ fn peers(text: &mut String, peers: &[PeerState]) {
         let asn = peer.asn.map(|asn| format!(" (AS {asn})")).unwrap_or_default();
         let who = peer.node.as_ref().map_or("outside".to_owned(), |node| format!("node {node}"));
         let up = peer.up_seconds.map(std::time::Duration::from_secs);
-        let state = up.map_or(peer.state.clone(), |up| format!("{} for {}", peer.state, span(up)));
-        let prefixes = format!("{} received, {} told", peer.received, peer.told);
-        let error = peer.last_error.clone().unwrap_or_default();
-        table.add_row([peer.address.clone(), who + &asn, state, prefixes, error]);
+        let mut state = up.map_or(peer.state.clone(), |up| format!("{} for {}", peer.state, span(up)));
+        if let Some(seconds) = peer.retry_seconds {
+            let pause = span(std::time::Duration::from_secs(seconds));
+            let _ = write!(state, ", again in {pause}");
+        }
+        let mut prefixes = vec![format!("{} received, {} told", peer.received, peer.told)];
+        prefixes.extend(peer.refused.iter().map(|(reason, count)| format!("{count} refused: {reason}")));
+        let mut errors: Vec<String> = peer.last_error.iter().cloned().collect();
+        errors.extend(peer.faults.iter().map(|(reason, count)| format!("{reason}: {count}")));
+        table.add_row([peer.address.clone(), who + &asn, state, prefixes.join("\n"), errors.join("\n")]);
     }
     section(text, &table);
 }
@@ -264,6 +270,8 @@ mod tests {
                     address: "192.0.2.1".into(),
                     state: "active".into(),
                     last_error: Some("from it: Bad Peer AS (2/2)".into()),
+                    refused: [("own_as".into(), 2)].into(),
+                    faults: [("too_many_prefixes".into(), 1)].into(),
                     ..PeerState::default()
                 },
             ],

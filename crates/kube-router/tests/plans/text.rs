@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use linux::iptables;
-use linux::row::{ChainKey, Family, Key, LinkKind, Member, Position, Route, RouteKind, Row, Scope, SetKind};
-use linux::row::{VirtualServer, VirtualServerKey};
+use linux::row::{
+    ChainKey, Family, Key, LinkKind, Member, PolicyRuleKey, Position, Route, RouteKind, Row, Scope, SetKind,
+    Tunnel, VirtualServer, VirtualServerKey,
+};
 use linux::rule::Rule;
 
 /// One line for each row, in key order.
@@ -59,10 +61,11 @@ fn line(key: &Key, row: &Row) -> String {
             let kind = match &link.kind {
                 LinkKind::Dummy => "dummy",
                 LinkKind::Bridge => "bridge",
-                LinkKind::Tunnel(tunnel) => &format!("{tunnel:?}"),
+                LinkKind::Tunnel(tunnel) => &self::tunnel(tunnel),
                 LinkKind::Other(name) => name,
             };
-            format!("link {name} {kind}{}", if link.up { " up" } else { "" })
+            let mtu = link.mtu.map_or(String::new(), |mtu| format!(" mtu {mtu}"));
+            format!("link {name} {kind}{}{mtu}", if link.up { " up" } else { "" })
         }
         (Key::BridgePortHairpin(port), Row::BridgePortHairpin(on)) => {
             format!("bridge port {port} hairpin {}", if *on { "on" } else { "off" })
@@ -73,6 +76,14 @@ fn line(key: &Key, row: &Row) -> String {
         (Key::Route { table, destination, .. }, Row::Route(route)) => {
             format!("route table {table} {}", self::route(&destination.to_string(), route))
         }
+        (Key::PolicyRule(rule), Row::PolicyRule) => policy_rule(rule),
+        (Key::FouPort(of, port), Row::FouPort) => format!("fou port {port} {}", family(*of)),
+        (Key::CniConfig, Row::CniConfig(config)) => {
+            let subnets: Vec<String> = config.subnets.iter().map(ToString::to_string).collect();
+            let mtu = config.mtu.map_or(String::new(), |mtu| format!(" mtu {mtu}"));
+            format!("cni configuration {}{mtu}", subnets.join(" "))
+        }
+        (Key::CniPlugin(name), Row::CniPlugin) => format!("cni plugin {name}"),
         (Key::IpvsTimeouts, Row::IpvsTimeouts(timeouts)) => {
             format!("timeouts tcp {} tcpfin {} udp {}", timeouts.tcp, timeouts.tcp_fin, timeouts.udp)
         }
@@ -122,6 +133,25 @@ fn virtual_server(server: &VirtualServer) -> String {
         let _ = write!(text, " persistent {seconds}s");
     }
     text
+}
+
+fn tunnel(tunnel: &Tunnel) -> String {
+    let encapsulation = tunnel.udp_port.map_or("plain".to_owned(), |port| format!("in UDP to port {port}"));
+    format!("tunnel from {} to {} {encapsulation}", tunnel.local, tunnel.remote)
+}
+
+fn policy_rule(rule: &PolicyRuleKey) -> String {
+    let mut text = format!("policy rule {}", family(rule.family));
+    if let Some(priority) = rule.priority {
+        let _ = write!(text, " priority {priority}");
+    }
+    if let Some(from) = rule.from {
+        let _ = write!(text, " from {from}");
+    }
+    if let Some(mark) = rule.mark {
+        let _ = write!(text, " fwmark {mark:#x}");
+    }
+    text + &format!(" lookup {}", rule.table)
 }
 
 fn route(destination: &str, route: &Route) -> String {

@@ -2,6 +2,8 @@
 //!
 //! The family is there only with its module (`fou`, `fou6` for IPv6). A kernel without it has no such port.
 
+use std::collections::BTreeSet;
+
 use crate::lane::{Change, Refusal};
 use crate::netlink::{Attributes, Error, Request, Socket, flag, generic};
 use crate::row::{Family, Key};
@@ -50,11 +52,12 @@ impl Fou {
     }
 }
 
-/// Families in which a port is open. The socket is opened at the first call, where the kernel has the family.
-pub(super) fn read(socket: &mut Option<Fou>, port: u16) -> Result<Vec<Family>, Error> {
+/// Those of `ports` that are open, by family. The socket is opened at the first call, where the kernel has the family.
+pub(super) fn read(socket: &mut Option<Fou>, ports: &BTreeSet<u16>) -> Result<Vec<(Family, u16)>, Error> {
     let Some(fou) = opened(socket)? else { return Ok(Vec::new()) };
-    let open = fou.ports()?;
-    Ok(open.into_iter().filter(|(_, there)| *there == port).map(|(family, _)| family).collect())
+    let mut open = fou.ports()?;
+    open.retain(|(_, port)| ports.contains(port));
+    Ok(open)
 }
 
 /// Opens and closes the ports of a stage.

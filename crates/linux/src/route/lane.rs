@@ -1,10 +1,11 @@
 //! The lane: owns the socket, and turns what the kernel says to a stage into one outcome for each change.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::lane::{Change, Lane, ReadError, Refusal};
 use crate::netlink::{Error, OwnPorts, Requests};
-use crate::row::{Key, Row};
+use crate::row::{Key, LinkKind, Row};
 
 use super::fou::{self, Fou};
 use super::socket::{Rtnetlink, Undecoded};
@@ -49,10 +50,13 @@ impl Lane for RouteLane {
         let kernel =
             self.kernel().map_err(|source| ReadError { table: "routes", source: Box::new(source) })?;
         let mut rows = read::rows(kernel, &scope).inspect_err(|_| self.kernel = None)?;
-        if let Some(port) = scope.udp_port {
-            let open = fou::read(&mut self.fou, port);
+        let ports: BTreeSet<u16> =
+            rows.iter().filter_map(|(_, row)| tunnel_port(row)).chain(scope.udp_port).collect();
+        // The mere question makes the kernel load the module where it can.
+        if !ports.is_empty() {
+            let open = fou::read(&mut self.fou, &ports);
             let open = open.map_err(|source| ReadError { table: "FoU ports", source: Box::new(source) })?;
-            rows.extend(open.into_iter().map(|family| (Key::FouPort(family, port), Row::FouPort)));
+            rows.extend(open.into_iter().map(|(family, port)| (Key::FouPort(family, port), Row::FouPort)));
         }
         Ok(rows)
     }
@@ -80,6 +84,17 @@ impl Lane for RouteLane {
             self.kernel = None;
         }
         outcomes.0
+    }
+}
+
+/// The UDP port a tunnel sends to.
+fn tunnel_port(row: &Row) -> Option<u16> {
+    match row {
+        Row::Link(link) => match link.kind {
+            LinkKind::Tunnel(tunnel) => tunnel.udp_port,
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -59,14 +59,15 @@ pub struct RouteScope {
     pub tables: Vec<u32>,
     /// Those of `tables` whose rules have a priority of ours; elsewhere the kernel chooses it.
     pub tables_with_priority: Vec<u32>,
-    /// Routes of this protocol are ours in any table (17); 0 is none.
+    /// Routes of this protocol could be ours in any table (17); 0 is none.
     pub protocol: u8,
-    /// The UDP port of encapsulated tunnels, if they are ours to open; other ports are others'.
+    /// A UDP port of encapsulated tunnels that could be ours whether or not one is there; so could each that a tunnel
+    /// with a prefix of ours sends to. Other ports are others'.
     pub udp_port: Option<u16>,
 }
 
 impl RouteScope {
-    /// What is in either. There is one protocol: ours.
+    /// What is in either. There is one protocol, and one UDP port: ours.
     pub fn and(mut self, other: RouteScope) -> RouteScope {
         self.links.extend(other.links);
         self.link_prefixes.extend(other.link_prefixes);
@@ -79,6 +80,7 @@ impl RouteScope {
         self.tables.dedup();
         self.tables_with_priority.extend(other.tables_with_priority);
         self.protocol = self.protocol.max(other.protocol);
+        self.udp_port = self.udp_port.or(other.udp_port);
         self
     }
 

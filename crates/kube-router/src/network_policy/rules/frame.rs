@@ -26,7 +26,8 @@ use crate::options::Options;
 const WAYS: [(&str, &str); 3] =
     [("INPUT", chain::INPUT), ("FORWARD", chain::FORWARD), ("OUTPUT", chain::OUTPUT)];
 
-/// Our first chains, and which directions are judged there: what reaches the node's own sockets reaches no pod.
+/// Our first chains, and which directions are judged there, in this order: what reaches the node's own sockets reaches no
+/// pod. Where both are, ingress comes first ([`shared`] relies on it).
 pub(in crate::network_policy) const FIRST: [(&str, &[policy::Direction]); 3] = [
     (chain::INPUT, &[policy::Direction::Egress]),
     (chain::FORWARD, &policy::Direction::ALL),

@@ -2,6 +2,10 @@
 //!
 //! A packet then enters a chain in one direction only, so the chain need not say which pod it is of, and pods restricted
 //! by the same policies share it. How many pods a node has makes no difference to a packet.
+//!
+//! No policy keeps a pod from itself, but a shared chain cannot tell a pod from others: on its way to a pod that some
+//! policy isolates, in either direction, a packet passes a short chain of that pod alone first. What it accepts is not
+//! asked about egress any more, for every chain that judges both directions begins with ingress.
 
 use std::net::IpAddr;
 
@@ -9,7 +13,7 @@ use linux::reconciler::Claim;
 use linux::row::{Family, Key, Name, Row, SetKey};
 use linux::rule::{Action, Direction as End, Match, Rule};
 
-use super::{chain_claim, chain_key, jump, permitted, policy_chain};
+use super::{chain_claim, chain_key, from, jump, permitted, policy_chain};
 use crate::names::{self, chain, mark};
 use crate::network_policy::compile::{Compiled, Direction};
 use crate::network_policy::hash::Hash;
@@ -40,6 +44,8 @@ pub(super) fn maps(family: Family) -> impl Iterator<Item = Claim> {
 /// A pod's places in the maps, and the chains they lead to. O(policies that select the pod).
 pub(in crate::network_policy) fn claims(ip: IpAddr, policies: &[&Compiled]) -> Vec<Claim> {
     let family = Family::of(&ip);
+    let isolated = |direction| policies.iter().any(|policy| policy.permits(direction).is_some());
+    let is_isolated = Direction::ALL.into_iter().any(isolated);
     let mut claims = Vec::new();
     for direction in Direction::ALL {
         let isolating: Vec<&Compiled> =
@@ -49,10 +55,32 @@ pub(in crate::network_policy) fn claims(ip: IpAddr, policies: &[&Compiled]) -> V
         let jumped_to = isolating.iter().map(|policy| policy_chain(&policy.id, direction));
         let jumped_to = jumped_to.map(|name| Key::Chain(chain_key(family, name))).collect::<Vec<_>>();
         claims.push(chain_claim(family, &name, rules(direction, &isolating, &hash)).after(jumped_to));
+        let first = if is_isolated && direction == Direction::Ingress {
+            let (own, claim) = to_itself(ip, &hash, &name);
+            claims.push(claim);
+            own
+        } else {
+            name
+        };
         let key = Key::Verdict(SetKey { family, name: map(direction) }, ip);
-        claims.push(Claim::new(key, Row::Verdict(name)));
+        claims.push(Claim::new(key, Row::Verdict(first)));
     }
     claims
+}
+
+/// The chain of one pod that lets it reach itself and leads on to the shared one. It, too, is named after what is in it,
+/// and never changes: another shared chain is another chain here, and the map goes from one to the other at once.
+fn to_itself(ip: IpAddr, hash: &str, shared: &Name) -> (Name, Claim) {
+    let family = Family::of(&ip);
+    let own = Hash::new().fields(["itself", &ip.to_string(), hash].into_iter()).finish();
+    let name = Name::from(format!("{}{own}", chain::POD_PREFIX));
+    let rules = vec![
+        Rule::new([from(ip)], Action::Accept).comment("to itself"),
+        Rule::new([], jump(shared)).comment("pods restricted alike"),
+    ];
+    let shared = Key::Chain(chain_key(family, shared.clone()));
+    let claim = chain_claim(family, &name, rules).after([shared]);
+    (name, claim)
 }
 
 /// Named after what is in it.

@@ -107,4 +107,7 @@ fn verdict_maps_lead_to_the_pod_or_it_waits() {
         assert!(!needs.contains(&format!("{map} 10.0.0.9")), "{needs:?}");
     }
     assert!(needs.contains(chain::FORWARD) && needs.contains("FORWARD"), "{needs:?}");
+    // What it shares with pods restricted alike, for each direction, and its own that lets it reach itself.
+    let chains = needs.iter().filter(|need| need.starts_with(chain::POD_PREFIX));
+    assert_eq!(chains.count(), 3, "{needs:?}");
 }

@@ -156,7 +156,7 @@ const ASKED: [(Option<Protocol>, u16); 6] = [
 ];
 
 /// Every pair at every port: evaluated, in rows, and by the text.
-fn check(node: &Node, world: &World, maps: bool) -> Result<(), TestCaseError> {
+fn check(node: &Node, world: &World) -> Result<(), TestCaseError> {
     let rows = node.rows();
     let here = |ip: IpAddr| {
         let pods = world.pods.values().filter(|pod| pod["spec"]["nodeName"] == HERE);
@@ -165,10 +165,6 @@ fn check(node: &Node, world: &World, maps: bool) -> Result<(), TestCaseError> {
     };
     for source in addresses() {
         for destination in addresses().into_iter().filter(|ip| ip.is_ipv4() == source.is_ipv4()) {
-            if maps && source == destination {
-                // Shared chains do not know which pod they judge, so they cannot tell it from others.
-                continue;
-            }
             for (protocol, port) in ASKED {
                 let name = protocol.map(|protocol| protocol.as_str().to_uppercase());
                 let asked = naive::Packet { source, destination, protocol: name.as_deref(), port };
@@ -213,7 +209,7 @@ proptest! {
             }
         }
         node.plan();
-        check(&node, &world, maps)?;
+        check(&node, &world)?;
         let from_scratch = Node::of(&world, &FLAGS, maps);
         prop_assert_eq!(node.claims_by_owner(), from_scratch.claims_by_owner());
         let standing = |node: &Node| node.objections.iter().map(ToString::to_string).collect::<Vec<_>>();
