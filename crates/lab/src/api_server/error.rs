@@ -53,6 +53,9 @@ pub enum ApiError {
     /// 400: the request makes no sense.
     #[error("{0}")]
     BadRequest(String),
+    /// 401: nobody the server knows.
+    #[error("Unauthorized")]
+    Unauthorized,
     /// 403: understood and refused.
     #[error("{0}")]
     Forbidden(String),
@@ -86,6 +89,7 @@ impl ApiError {
             Self::AlreadyExists { .. } | Self::Conflict { .. } => 409,
             Self::Invalid { .. } => 422,
             Self::BadRequest(_) => 400,
+            Self::Unauthorized => 401,
             Self::Forbidden(_) => 403,
             Self::MethodNotAllowed => 405,
             Self::Expired(_) => 410,
@@ -103,6 +107,7 @@ impl ApiError {
             Self::Conflict { .. } => "Conflict",
             Self::Invalid { .. } => "Invalid",
             Self::BadRequest(_) => "BadRequest",
+            Self::Unauthorized => "Unauthorized",
             Self::Forbidden(_) => "Forbidden",
             Self::MethodNotAllowed => "MethodNotAllowed",
             Self::Expired(_) => "Expired",

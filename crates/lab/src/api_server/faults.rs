@@ -1,6 +1,6 @@
 //! Faults on demand, for tests: what a real API server does on its bad days, by a call and not by HTTP.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -43,6 +43,7 @@ pub(crate) struct Switches {
     failure: AtomicU16,
     requests: Mutex<Requests>,
     open_watches: Mutex<BTreeMap<Resource, usize>>,
+    tokens: Mutex<BTreeSet<String>>,
 }
 
 impl Default for Switches {
@@ -57,6 +58,7 @@ impl Default for Switches {
             failure: AtomicU16::new(0),
             requests: Mutex::default(),
             open_watches: Mutex::default(),
+            tokens: Mutex::default(),
         }
     }
 }
@@ -101,6 +103,11 @@ impl Switches {
     /// The code every request is to fail with, if any.
     pub(crate) fn failure(&self) -> Option<u16> {
         Some(self.failure.load(Ordering::Relaxed)).filter(|code| *code != 0)
+    }
+
+    /// Whether this bearer token lets in.
+    pub(crate) fn knows_token(&self, token: &str) -> bool {
+        lock(&self.tokens).contains(token)
     }
 
     pub(crate) fn count(&self, verb: &'static str, resource: Resource) {
@@ -196,6 +203,11 @@ impl Faults {
     /// Answers every request with this HTTP code until called with `None`.
     pub fn fail_requests(&self, code: Option<u16>) {
         self.shared.switches.failure.store(code.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// The bearer tokens that let in over TLS from now on; none at the start. Open watches go on.
+    pub fn set_tokens<S: Into<String>>(&self, tokens: impl IntoIterator<Item = S>) {
+        *lock(&self.shared.switches.tokens) = tokens.into_iter().map(Into::into).collect();
     }
 
     /// Sends the last `count` events of a kind again, in order, to all open watches: stale and duplicate news.

@@ -4,7 +4,7 @@
 //! demand. What a control plane adds (defaults, addresses, pods, endpoints) is decided in
 //! [`crate::control_plane`], not here.
 //!
-//! From the wire inwards: `listener` and `http` (requests, views, watches), `rules` (what a write does to
+//! From the wire inwards: `listener`, `tls` and `http` (requests, views, watches), `rules` (what a write does to
 //! an object), `store` (objects, versions, history). [`Handle`] enters at `rules`.
 
 mod error;
@@ -21,6 +21,7 @@ pub(crate) mod selector;
 mod server;
 mod shared;
 mod store;
+mod tls;
 
 pub use error::ApiError;
 pub use faults::{Availability, Faults, Requests};
@@ -29,3 +30,4 @@ pub use handle::{EventKind, Handle, WatchEvent};
 pub(crate) use patch::merge;
 pub use resource::{Definition, Resource};
 pub use server::{ApiServer, Config, Error, serve};
+pub use tls::{Tls, TlsError};

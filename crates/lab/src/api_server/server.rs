@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::listener::Listeners;
+use super::listener::{Accepting, Listeners};
 use super::rules::{Admission, AdmitAll, Registry};
 use super::shared::Shared;
 use super::store::Store;
-use super::{Faults, Handle, http};
+use super::tls::{Caller, Secured};
+use super::{Faults, Handle, Tls, TlsError, http};
 use crate::control_plane;
 
 /// How to start a server.
@@ -55,6 +56,9 @@ pub enum Error {
     /// A listener given by the caller could not be used.
     #[error("use a given listener")]
     Listener(#[source] io::Error),
+    /// A listener cannot speak TLS.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
 }
 
 /// A running server; dropping it stops it.
@@ -90,17 +94,38 @@ impl ApiServer {
 
     /// Serves on one more listener, for nodes that appear later. Needs the runtime the server was started on.
     pub fn add_listener(&self, listener: TcpListener) -> Result<SocketAddr, Error> {
+        let (address, accepting) = self.open(listener)?;
+        let router = http::router(self.shared.clone());
+        self.keep_serving(address, axum::serve(accepting, router).into_future());
+        Ok(address)
+    }
+
+    /// The same over TLS, to those who show a certificate or a token ([`Faults::set_tokens`]).
+    pub fn add_tls_listener(&self, listener: TcpListener, tls: &Tls) -> Result<SocketAddr, Error> {
+        let (address, accepting) = self.open(listener)?;
+        let secured = Secured::new(accepting, tls)?;
+        let router = http::router(self.shared.clone()).into_make_service_with_connect_info::<Caller>();
+        self.keep_serving(address, axum::serve(secured, router).into_future());
+        Ok(address)
+    }
+
+    fn open(&self, listener: TcpListener) -> Result<(SocketAddr, Accepting), Error> {
         let address = listener.local_addr().map_err(Error::Listener)?;
         listener.set_nonblocking(true).map_err(Error::Listener)?;
-        let accepting =
-            self.listeners.add(listener, self.shared.switches.availability()).map_err(Error::Listener)?;
-        let router = http::router(self.shared.clone());
+        let availability = self.shared.switches.availability();
+        Ok((address, self.listeners.add(listener, availability).map_err(Error::Listener)?))
+    }
+
+    fn keep_serving(
+        &self,
+        address: SocketAddr,
+        serving: impl Future<Output = io::Result<()>> + Send + 'static,
+    ) {
         self.keep([tokio::spawn(async move {
-            if let Err(error) = axum::serve(accepting, router).await {
+            if let Err(error) = serving.await {
                 tracing::error!(%error, %address, "API server stopped serving");
             }
         })]);
-        Ok(address)
     }
 
     fn keep(&self, tasks: impl IntoIterator<Item = JoinHandle<()>>) {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use super::half_open::half_open;
+use super::overflow::overflow;
 use super::stage::{SOON, Stage};
 use super::{Error, Options};
 use crate::api_server::{Availability, Resource};
 
-/// Addresses that come and go at once, more than a socket's buffer can tell of.
-const FLOOD: u32 = 20_000;
 /// How long an agent is left without an API server from its start. Its peers are the nodes the API server tells of, and they keep the
 /// routes of one that restarts for 90 s.
 const UNKNOWING: Duration = Duration::from_secs(30);
@@ -19,24 +19,26 @@ pub(super) enum Drill {
     Stopped,
     Refused,
     Hanging,
+    HalfOpen,
     Failing,
     Slow,
     Watches,
-    Flood,
+    Overflow,
     FullDisk,
     ReadOnly,
 }
 
 impl Drill {
-    pub(super) const ALL: [Drill; 10] = [
+    pub(super) const ALL: [Drill; 11] = [
         Drill::Killed,
         Drill::Stopped,
         Drill::Refused,
         Drill::Hanging,
+        Drill::HalfOpen,
         Drill::Failing,
         Drill::Slow,
         Drill::Watches,
-        Drill::Flood,
+        Drill::Overflow,
         Drill::FullDisk,
         Drill::ReadOnly,
     ];
@@ -50,14 +52,19 @@ impl Drill {
             Drill::Hanging => {
                 "API server takes connections and answers nothing; an agent starts towards the end"
             }
+            Drill::HalfOpen => {
+                "connections to the API server half open: what it sends to the node is lost, new ones too"
+            }
             Drill::Failing => "API server answers 429, 500, 503; an agent starts meanwhile",
             Drill::Slow => "API server takes a second for every answer; an agent starts meanwhile",
             Drill::Watches => "watches cut, expired (410), history compacted, old news repeated",
-            Drill::Flood => "netlink overflow: 20,000 routes of somebody else come and go",
+            Drill::Overflow => {
+                "netlink overflow: 40,000 notifications while an agent stands still, then a route is deleted"
+            }
             Drill::FullDisk => {
                 "disk full under /etc/cni/net.d and /run/kube-router; an agent starts meanwhile"
             }
-            Drill::ReadOnly => "/etc/cni/net.d read-only; an agent starts meanwhile",
+            Drill::ReadOnly => "/etc read-only, /etc/cni/net.d with it; an agent starts meanwhile",
         }
     }
 
@@ -68,21 +75,23 @@ impl Drill {
             Drill::Stopped => deaths(stage, options, false).await?,
             Drill::Refused => away(stage, options, Availability::Refusing).await?,
             Drill::Hanging => away(stage, options, Availability::Hanging).await?,
+            Drill::HalfOpen => half_open(stage, options).await?,
             Drill::Failing => failing(stage, options).await?,
             Drill::Slow => slow(stage).await?,
             Drill::Watches => watches(stage).await?,
-            Drill::Flood => flood(stage)?,
+            Drill::Overflow => overflow(stage, options).await?,
             Drill::FullDisk => {
                 let full = "mount -t tmpfs -o size=4k,nr_inodes=1 full";
                 let folders = ["/etc/cni/net.d", "/run/kube-router"];
                 covered(stage, folders.map(|folder| format!("{full} {folder}")).into(), &folders).await?
             }
             Drill::ReadOnly => {
-                let folder = "/etc/cni/net.d";
-                let lines = vec![
-                    format!("mount --bind {folder} {folder}"),
-                    format!("mount -o remount,bind,ro {folder}"),
-                ];
+                let folder = "/etc";
+                // What is mounted below it comes along, and each mount is read-only for itself.
+                let each = [folder, "/etc/cni/net.d", "/etc/iproute2"];
+                let read_only = each.map(|folder| format!("mount -o remount,bind,ro {folder}"));
+                let mut lines = vec![format!("mount --rbind {folder} {folder}")];
+                lines.extend(read_only);
                 covered(stage, lines, &[folder]).await?
             }
         };
@@ -160,19 +169,6 @@ async fn watches(stage: &mut Stage) -> Result<u32, Error> {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     Ok(4)
-}
-
-/// The agent hears of every route, by a socket with a buffer of some size.
-fn flood(stage: &Stage) -> Result<u32, Error> {
-    let node = stage.cluster.node(1)?;
-    for verb in ["add", "del"] {
-        let route = |number: u32| {
-            let [_, _, high, low] = number.to_be_bytes();
-            format!("route {verb} 198.{}.{high}.{low}/32 dev lo proto 99\n", 18 + (number >> 16))
-        };
-        node.namespace().ip(&(0..FLOOD).map(route).collect::<String>())?;
-    }
-    Ok(1)
 }
 
 /// Mounts something over folders of the node, starts an agent on it, and takes it away.

@@ -1,12 +1,16 @@
 //! `lab chaos`: what goes wrong on real nodes, done on purpose under connections that go on all the time.
 //!
 //! Decided here: the order of the drills and what each is held to. [`stage`] has the cluster and the connections,
-//! [`drill`] what is done to it, [`deletion`] what others take away, [`report`] the table.
+//! [`drill`] what is done to it ([`overflow`] and [`half_open`] are longer), [`deletion`] what others take away, [`still`] an
+//! agent that does nothing meanwhile, [`report`] the table.
 
 mod deletion;
 mod drill;
+mod half_open;
+mod overflow;
 mod report;
 mod stage;
+mod still;
 
 use std::time::Duration;
 
@@ -52,6 +56,12 @@ pub enum Error {
     /// An object the API server should have.
     #[error("the API server has no {0}")]
     Object(&'static str),
+    /// The agent could not be held by a signal.
+    #[error("holding the agent still: {0}")]
+    Still(#[from] nix::errno::Errno),
+    /// What was to go wrong did not, so that the drill says nothing.
+    #[error("nothing went wrong: {0}")]
+    NoFault(String),
     /// An agent that does not get ready, with the end of its log.
     #[error("{why}\n{log}")]
     NotReady {

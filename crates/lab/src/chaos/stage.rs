@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::{join, join_all};
 use serde_json::{Value, json};
 
+use super::still::Still;
 use super::{Error, Options};
 use crate::api_server::Resource;
 use crate::cluster::{Cluster, agent_program, eventually};
@@ -14,26 +15,30 @@ use crate::probe::{Asking, Probe, Protocol, matrix};
 
 /// Bound of every wait; emulated machines are slow.
 pub(super) const SOON: Duration = Duration::from_secs(90);
-/// All controllers but the service proxy. Audits come often, so that what only an audit finds is found while one watches.
-const FLAGS: [&str; 8] = [
+/// All controllers but the service proxy.
+const FLAGS: [&str; 5] = [
     "--run-router=true",
     "--run-firewall=true",
     "--enable-ipv6",
     "--bgp-graceful-restart=true",
     "--service-cluster-ip-range=10.96.0.0/16,fd96::/112",
-    "--ipvs-sync-period=5s",
-    "--iptables-sync-period=5s",
-    "--routes-sync-period=5s",
 ];
+/// Time between audits: the shortest of them counts.
+const PERIODS: [&str; 4] =
+    ["--ipvs-sync-period", "--iptables-sync-period", "--routes-sync-period", "--injected-routes-sync-period"];
+/// Audits come often, so that what only an audit finds is found while one watches.
+pub(super) const OFTEN: &str = "5s";
+/// No audit comes while one watches: what is found was told by the kernel.
+pub(super) const SELDOM: &str = "1h";
 /// Connections a second that are tried, all together, the highest first.
 const RATES: [u32; 4] = [200, 100, 50, 20];
 const CONTROL: Duration = Duration::from_secs(5);
 /// How long an allowed connection may take: a slow one is not a lost one.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long one waits for a forbidden connection to be answered after all.
-const FORBIDDEN_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const FORBIDDEN_PATIENCE: Duration = Duration::from_secs(2);
 const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
-const PORT: u16 = 8080;
+pub(super) const PORT: u16 = 8080;
 
 /// A cluster, and who asks whom in it.
 pub(super) struct Stage {
@@ -41,6 +46,8 @@ pub(super) struct Stage {
     pub(super) random: fastrand::Rng,
     /// The service's address of each family; none without the service proxy.
     pub(super) vips: Vec<IpAddr>,
+    /// Addresses of the pods behind it.
+    pub(super) web: Vec<IpAddr>,
     allowed: Vec<(Probe, SocketAddr)>,
     forbidden: Vec<(Probe, SocketAddr)>,
     rate: u32,
@@ -77,10 +84,13 @@ impl Probes {
         for (pair, rate) in allowed {
             seen.asked += rate.asked;
             seen.lost += rate.failed.len();
-            let first = rate.failed.first();
-            seen.why.extend(first.map(|(at, failure)| {
-                format!("{pair}: {} of {}, first after {at:.1?}: {failure}", rate.failed.len(), rate.asked)
-            }));
+            if let [(first, failure), ..] = rate.failed.as_slice()
+                && let [.., (last, _)] = rate.failed.as_slice()
+            {
+                let (lost, asked) = (rate.failed.len(), rate.asked);
+                let when = format!("between {first:.1?} and {last:.1?}");
+                seen.why.push(format!("{pair}: {lost} of {asked}, {when}, the first by {failure}"));
+            }
         }
         for (_, rate) in forbidden {
             seen.asked += rate.asked;
@@ -93,8 +103,7 @@ impl Probes {
 impl Stage {
     /// Builds it and waits until every pair answers, or does not, as it should.
     pub(super) async fn new(options: &Options) -> Result<Self, Error> {
-        let services = format!("--run-service-proxy={}", options.services);
-        let flags = FLAGS.into_iter().chain([services.as_str()]);
+        let flags = flags(options, OFTEN);
         let builder = Cluster::builder().nodes(2).dual_stack().route_pods(false).agent_flags(flags);
         let mut cluster = builder.start().await?;
         let api = cluster.api();
@@ -134,7 +143,7 @@ impl Stage {
         allowed.extend(from(&direct, PATIENCE, pod_port.clone().collect()));
         let forbidden = from(&stranger, FORBIDDEN_PATIENCE, service_port.chain(pod_port).collect());
         let random = fastrand::Rng::with_seed(options.seed);
-        let stage = Stage { cluster, random, vips, allowed, forbidden, rate: 0 };
+        let stage = Stage { cluster, random, vips, web, allowed, forbidden, rate: 0 };
         stage.settled().await?;
         Ok(stage)
     }
@@ -197,6 +206,12 @@ impl Stage {
         self.agents_ready().await
     }
 
+    /// Holds the agent of node 1 still: it takes in nothing more, and heals nothing, until what is returned is dropped.
+    pub(super) async fn hold(&mut self) -> Result<Still, Error> {
+        let agent = self.cluster.agent(1).ok_or(Error::Object("agent on node-1"))?;
+        Still::new(agent.pid()).await
+    }
+
     /// Waits until every agent is ready.
     pub(super) async fn agents_ready(&mut self) -> Result<(), Error> {
         agents_ready(&mut self.cluster).await
@@ -220,6 +235,13 @@ impl Stage {
     pub(super) fn tool(&self, line: &str) -> Result<String, Error> {
         Ok(self.cluster.on_node(1, line)?)
     }
+}
+
+/// Flags of an agent, with this time between audits.
+pub(super) fn flags(options: &Options, period: &str) -> Vec<String> {
+    let periods = PERIODS.map(|flag| format!("{flag}={period}"));
+    let services = format!("--run-service-proxy={}", options.services);
+    FLAGS.map(str::to_owned).into_iter().chain(periods).chain([services]).collect()
 }
 
 async fn agents_ready(cluster: &mut Cluster) -> Result<(), Error> {

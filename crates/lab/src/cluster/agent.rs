@@ -16,6 +16,10 @@ use crate::process;
 #[derive(Debug, Clone)]
 pub(super) struct Command {
     pub(super) program: PathBuf,
+    /// `--master`; without it the agent looks for a kubeconfig, then for what a pod gets.
+    pub(super) master: Option<String>,
+    /// Variables besides those of every agent.
+    pub(super) environment: Vec<(String, String)>,
     pub(super) arguments: Vec<String>,
 }
 
@@ -34,9 +38,11 @@ impl Agent {
         let errors = output.try_clone().map_err(|source| Error::Log { path: log.to_owned(), source })?;
         let mut agent = process::tied(&command.program);
         agent
+            .args(&command.master)
             .args(&command.arguments)
             .env("NODE_NAME", node.name())
             .env("CNI_PATH", plugin_path())
+            .envs(command.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors);

@@ -1,6 +1,6 @@
 //! What a cluster is made of, and the order in which it is made.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -153,12 +153,7 @@ impl Builder {
     }
 
     async fn api_server(&self, fabric: &Fabric) -> Result<ApiServer, Error> {
-        let gateways = fabric.gateway(0);
-        let bind = move || {
-            let listen = |&ip: &std::net::IpAddr| std::net::TcpListener::bind(SocketAddr::new(ip, API_PORT));
-            gateways.iter().map(listen).collect::<std::io::Result<Vec<_>>>()
-        };
-        let listeners = fabric.namespace().run(bind)?.map_err(Error::Listen)?;
+        let listeners = listen(fabric, API_PORT)?;
         let ranges = |v4: &str, v6: &str| -> Vec<IpNet> {
             let both = [(self.families.v4(), v4), (self.families.v6(), v6)];
             both.iter().filter(|(on, _)| *on).filter_map(|(_, range)| range.parse().ok()).collect()
@@ -187,11 +182,21 @@ impl Builder {
             None => agent_program()?,
         };
         let gateway = fabric.gateway(0).first().map(|ip| SocketAddr::new(*ip, API_PORT));
-        let master = gateway.map_or(String::new(), |gateway| format!("--master=http://{gateway}"));
-        let mut arguments = vec![master, format!("--hostname-override={}", node.name())];
+        let master = gateway.map(|gateway| format!("--master=http://{gateway}"));
+        let mut arguments = vec![format!("--hostname-override={}", node.name())];
         arguments.extend(self.flags.iter().cloned());
-        Ok(Command { program, arguments })
+        Ok(Command { program, master, environment: Vec::new(), arguments })
     }
+}
+
+/// Listens on a port of every address by which the nodes of the first subnet know the fabric's router.
+pub(super) fn listen(fabric: &Fabric, port: u16) -> Result<Vec<TcpListener>, Error> {
+    let gateways = fabric.gateway(0);
+    let bind = move || {
+        let listen = |&ip: &IpAddr| TcpListener::bind(SocketAddr::new(ip, port));
+        gateways.iter().map(listen).collect::<std::io::Result<Vec<_>>>()
+    };
+    fabric.namespace().run(bind)?.map_err(Error::Listen)
 }
 
 /// The agent's binary: what `KUBE_ROUTER_BIN` names, else `kube-router` beside this program.

@@ -1,6 +1,8 @@
 //! A whole cluster on this kernel: fabric, nodes, API server, kubelets, an outside host, and one agent process per node.
 
+mod access;
 mod agent;
+mod authority;
 mod builder;
 mod readiness;
 
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 pub use agent::Agent;
+pub use authority::{Authority, Pair};
 pub use builder::{Builder, agent_program};
 pub use readiness::is_ready;
 
@@ -228,8 +231,8 @@ impl Cluster {
     }
 }
 
-/// `--master` and `--hostname-override`, which stay.
-const FIXED_ARGUMENTS: usize = 2;
+/// `--hostname-override`, which stays.
+const FIXED_ARGUMENTS: usize = 1;
 
 impl Drop for Cluster {
     fn drop(&mut self) {

@@ -21,7 +21,7 @@ use axum::response::Response;
 use serde_json::Value;
 
 use super::shared::Shared;
-use super::{ApiError, Availability};
+use super::{ApiError, Availability, tls};
 use request::{Parameters, Target, Verb};
 
 /// Largest request body: etcd's own limit is 1.5 MiB; a bulk load may be generous.
@@ -57,7 +57,11 @@ impl Call {
 }
 
 async fn entry(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
-    match answer(&shared, request).await {
+    let answered = match tls::admit(&shared, &request) {
+        Ok(()) => answer(&shared, request).await,
+        Err(stranger) => Err(stranger),
+    };
+    match answered {
         Ok(response) => response,
         Err(error) => {
             let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -12,8 +12,10 @@
 //! | `subject` | a speaker as a process |
 //! | `race`, `reflection` | the measurements side by side |
 //! | `route` | the agent: from an UPDATE to the kernel's route |
+//! | `nodes` | agents of two nodes: a deleted route, a node that comes |
 
 mod message;
+mod nodes;
 mod race;
 mod reflection;
 mod route;
@@ -46,6 +48,10 @@ pub(super) struct Sizes {
     clients: Clients,
     /// Routes of the agent, one at a time.
     routes: u32,
+    /// How often a route of an agent is deleted.
+    deletions: usize,
+    /// How often a node comes.
+    arrivals: usize,
     /// How often every speaker's turn comes.
     rounds: usize,
 }
@@ -58,6 +64,8 @@ impl Sizes {
             full: Tables { peers: 1, prefixes: 1_000_000 / scale },
             clients: Clients { count: if quick { 100 } else { 1_000 }, prefixes: 3 },
             routes: if quick { 100 } else { 1_000 },
+            deletions: if quick { 20 } else { 200 },
+            arrivals: if quick { 3 } else { 20 },
             rounds: if quick { 1 } else { 3 },
         }
     }
@@ -83,6 +91,7 @@ pub(super) fn measure(lab: &Lab<'_>, sizes: &Sizes) -> Result<Vec<Line>, Error> 
     })?;
     lines.extend(reflection_lines(&what, &times));
     lines.extend(route::measure(lab, sizes.routes)?);
+    lines.extend(nodes::measure(lab, sizes.deletions, sizes.arrivals)?);
     Ok(lines)
 }
 

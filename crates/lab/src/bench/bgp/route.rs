@@ -109,14 +109,15 @@ async fn times(lab: &Lab<'_>, count: u32) -> Result<(Vec<Duration>, Duration), E
     Ok((each, last.saturating_duration_since(start)))
 }
 
-/// New routes of a namespace, as they appear.
-struct Routes {
+/// New IPv4 routes to a /24 of a namespace, by their first address, as they appear.
+pub(super) struct Routes {
     seen: mpsc::Receiver<(u32, Instant)>,
     wanted: Arc<AtomicBool>,
 }
 
 impl Routes {
-    fn watch(namespace: &Namespace) -> Result<Routes, Error> {
+    /// Listens from now on.
+    pub(super) fn watch(namespace: &Namespace) -> Result<Routes, Error> {
         let wanted = Arc::new(AtomicBool::new(true));
         let (sender, seen) = mpsc::channel();
         let (ready, opened) = mpsc::channel();
@@ -135,8 +136,8 @@ impl Routes {
                 match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                     Ok(length) => {
                         let at = Instant::now();
-                        for n in new_routes(buffer.get(..length).unwrap_or_default()) {
-                            let _ = sender.send((n, at));
+                        for address in new_routes(buffer.get(..length).unwrap_or_default()) {
+                            let _ = sender.send((address, at));
                         }
                     }
                     Err(Errno::EAGAIN | Errno::EINTR) => {}
@@ -151,13 +152,33 @@ impl Routes {
         Ok(Routes { seen, wanted })
     }
 
-    /// The next new route among those of the bench.
-    fn next(&self) -> Result<(u32, Instant), Error> {
+    /// The next new route.
+    fn any(&self) -> Result<(u32, Instant), Error> {
         self.seen.recv_timeout(PATIENCE).map_err(|_| Error::TooLate {
             what: "a route in the agent's kernel".to_owned(),
             seconds: PATIENCE.as_secs(),
             said: String::new(),
         })
+    }
+
+    /// When the next route to the /24 with this first address appears.
+    pub(super) fn to(&self, first: u32) -> Result<Instant, Error> {
+        loop {
+            let (other, at) = self.any()?;
+            if other == first {
+                return Ok(at);
+            }
+        }
+    }
+
+    /// The next new route among those of the bench, by its number.
+    fn next(&self) -> Result<(u32, Instant), Error> {
+        loop {
+            let (address, at) = self.any()?;
+            if let Some(n) = message::index(address) {
+                return Ok((n, at));
+            }
+        }
     }
 
     /// When the route to prefix `n` appeared.
@@ -187,7 +208,7 @@ fn open() -> Result<std::os::fd::OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// Numbers of the prefixes that RTM_NEWROUTE messages are about.
+/// First addresses of the /24 that RTM_NEWROUTE messages are about.
 fn new_routes(mut octets: &[u8]) -> Vec<u32> {
     const RTM_NEWROUTE: u16 = 24;
     const RTA_DST: u16 = 1;
@@ -207,7 +228,7 @@ fn new_routes(mut octets: &[u8]) -> Vec<u32> {
             if half(attributes, 2) == Some(RTA_DST)
                 && let Some(address) = attributes.get(4..8).and_then(|octets| octets.try_into().ok())
             {
-                found.extend(message::index(u32::from_be_bytes(address)));
+                found.push(u32::from_be_bytes(address));
             }
             attributes = attributes.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
