@@ -1,4 +1,5 @@
-//! The pages a person reads, held to the tree: links and paths exist, flags are those of the binary, marked commands run.
+//! The pages a person reads, held to the tree: links and paths exist, flags are those of the binary, marked commands run
+//! (those that ask an agent do in the suite `policy`).
 
 #![allow(
     clippy::unwrap_used,
@@ -11,10 +12,21 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lab::api_server::{ApiServer, Config, Resource};
 use lab::process::{command, run};
+use serde_json::json;
 
-/// Stands before a code block that is run.
-const MARK: &str = "<!-- run -->";
+/// Stands before a code block that is run here, with the programs that were built along.
+const HERE: &str = "<!-- run -->";
+/// Stands before a code block that is run here with `kubectl` and an API server.
+const KUBECTL: &str = "<!-- run: kubectl -->";
+/// Stand before code blocks that are run on a node with an agent: `crates/lab/tests/policy/documents.rs` does.
+const NODE: [&str; 4] = [
+    "<!-- run: node -->",
+    "<!-- run: node with iptables -->",
+    "<!-- run: node with nftables -->",
+    "<!-- run: node with ipvs -->",
+];
 /// What begins like this in a code span is a path of the repository.
 const FOLDERS: [&str; 8] =
     ["crates/", "docs/", "examples/", "scripts/", ".ci/", "target/x86_64", "daemonset/", "packaging/"];
@@ -24,8 +36,8 @@ struct Page {
     path: PathBuf,
     /// Everything outside of code blocks.
     prose: String,
-    /// Code blocks and whether they are marked.
-    blocks: Vec<(String, bool)>,
+    /// Code blocks and their marks.
+    blocks: Vec<(String, Option<&'static str>)>,
 }
 
 fn root() -> PathBuf {
@@ -51,21 +63,32 @@ fn pages() -> Vec<Page> {
 fn page(path: PathBuf) -> Page {
     let text = fs::read_to_string(&path).unwrap();
     let (mut prose, mut blocks) = (String::new(), Vec::new());
-    let mut block: Option<(String, bool)> = None;
-    let mut marked = false;
+    let mut block: Option<(String, Option<&'static str>)> = None;
+    let mut mark = None;
     for line in text.lines() {
         match (&mut block, line.starts_with("```")) {
-            (None, true) => block = Some((String::new(), std::mem::take(&mut marked))),
+            (None, true) => block = Some((String::new(), mark.take())),
             (Some(_), true) => blocks.extend(block.take()),
             (Some((code, _)), false) => *code += &format!("{line}\n"),
             (None, false) => {
-                marked |= line == MARK;
+                mark = mark.or_else(|| mark_of(line, &path));
                 prose += &format!("{line}\n");
             }
         }
     }
-    assert!(block.is_none() && !marked, "{}: a code block does not end, or a mark has none", path.display());
+    assert!(
+        block.is_none() && mark.is_none(),
+        "{}: a code block does not end, or a mark has none",
+        path.display()
+    );
     Page { path, prose, blocks }
+}
+
+/// The mark a line is. One that nobody would run is a mistake.
+fn mark_of(line: &str, path: &Path) -> Option<&'static str> {
+    let known = [HERE, KUBECTL].into_iter().chain(NODE).find(|mark| *mark == line);
+    assert!(known.is_some() || !line.starts_with("<!-- run"), "{}: {line} is no mark", path.display());
+    known
 }
 
 impl Page {
@@ -171,16 +194,55 @@ fn flag(word: &str) -> Option<&str> {
     name.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().filter(|name| !name.is_empty())
 }
 
-#[test]
-fn marked_commands_run() {
+/// Every block with this mark, of all pages.
+fn marked(mark: &str) -> Vec<String> {
+    let blocks = pages().into_iter().flat_map(|page| page.blocks);
+    blocks.filter(|(_, its)| *its == Some(mark)).map(|(code, _)| code).collect()
+}
+
+/// Runs a block as a reader would type it, from the repository's root, with the built programs on the path.
+fn type_in(code: &str, environment: &[(&str, &Path)]) {
     let folder = agent().parent().unwrap().to_string_lossy().into_owned();
     let path = format!("{folder}:{}", std::env::var("PATH").unwrap());
-    let pages = pages();
-    let marked: Vec<&(String, bool)> =
-        pages.iter().flat_map(|page| &page.blocks).filter(|(_, marked)| *marked).collect();
+    let mut shell = command("sh");
+    shell.args(["-euc", code]).env("PATH", &path).envs(environment.iter().copied()).current_dir(root());
+    let done = run(&mut shell);
+    assert!(done.is_ok(), "{code}{done:?}");
+}
+
+#[test]
+fn marked_commands_run() {
+    let marked = marked(HERE);
     assert!(marked.len() >= 2, "{} blocks are marked", marked.len());
-    for (code, _) in marked {
-        let done = run(command("sh").args(["-euc", code]).env("PATH", &path).current_dir(root()));
-        assert!(done.is_ok(), "{code}{done:?}");
+    marked.iter().for_each(|code| type_in(code, &[]));
+}
+
+/// Against an API server with the Node and the Services that the pages name, and without a cluster behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn marked_kubectl_commands_run() {
+    let config = Config { listen: vec!["127.0.0.1:0".parse().unwrap()], ..Config::default() };
+    let server = ApiServer::start(config).await.unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let kubeconfig = home.path().join("kubeconfig");
+    let cluster = json!({ "server": format!("http://{}", server.addresses()[0]) });
+    let text = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "docs",
+        "clusters": [{ "name": "docs", "cluster": cluster }],
+        "users": [{ "name": "docs", "user": {} }],
+        "contexts": [{ "name": "docs", "context": { "cluster": "docs", "user": "docs" } }],
+    });
+    fs::write(&kubeconfig, text.to_string()).unwrap();
+    let api = server.handle();
+    for name in ["node-1", "node-2", "node-3"] {
+        api.create(Resource::Nodes, json!({ "metadata": { "name": name } })).unwrap();
     }
+    let service = json!({
+        "metadata": { "namespace": "default", "name": "web" },
+        "spec": { "ports": [{ "port": 80 }], "selector": { "app": "web" } },
+    });
+    api.create(Resource::Services, service).unwrap();
+    let marked = marked(KUBECTL);
+    assert!(marked.len() >= 3, "{} blocks are marked", marked.len());
+    let environment = [("KUBECONFIG", &*kubeconfig), ("HOME", home.path())];
+    marked.iter().for_each(|code| type_in(code, &environment));
 }

@@ -1,7 +1,7 @@
 //! The real kubectl against the API server: what it prints and what it leaves in the store is the verdict.
 //!
 //! kubectl is found on PATH, or named by KUBECTL (Debian 12's is 1.20; newer ones must work too). Without one
-//! these tests fail.
+//! these tests fail. What 1.32 asks for the commands of every day is replayed besides, in `wire`.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,6 +10,9 @@
     clippy::indexing_slicing,
     reason = "a test's helpers fail by panicking, too"
 )]
+
+#[path = "kubectl/wire.rs"]
+mod wire;
 
 use std::net::SocketAddr;
 use std::process::{Output, Stdio};

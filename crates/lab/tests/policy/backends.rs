@@ -9,8 +9,9 @@ use lab::node::Families;
 use lab::policy::Port;
 use serde_json::{Value, json};
 
+use crate::changes::change;
 use crate::fence::Fence;
-use crate::gaps::{Probes, change, prepare};
+use crate::gaps::{Probes, prepare};
 use crate::stage::{SOON, Stage, holds};
 use crate::tables::{NFTABLES, cluster, flags, logs};
 

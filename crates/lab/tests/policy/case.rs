@@ -27,6 +27,10 @@ pub(crate) struct Step {
     pub(crate) delete: Vec<String>,
     pub(crate) pods: BTreeMap<String, Labels>,
     pub(crate) namespaces: BTreeMap<String, Labels>,
+    /// Namespaces that begin, and their labels.
+    pub(crate) begin: BTreeMap<String, BTreeMap<String, String>>,
+    /// Namespaces that end, with all that is in them.
+    pub(crate) end: Vec<String>,
     pub(crate) create: BTreeMap<String, NewPod>,
     pub(crate) remove: Vec<String>,
     expect: Option<Vec<String>>,

@@ -1,15 +1,16 @@
 //! Others interfere: sets and chains changed by hand, rules put above ours, a full set, a lock that is not given back. It is
-//! healed, and where it can be, nothing forbidden passes meanwhile.
+//! healed, and where it can be, nothing forbidden passes meanwhile. The agent counts what it healed, names what it cannot
+//! write, and calls itself healthy all along: a restart would help nobody.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use lab::api_server::Resource;
-use lab::cluster::{Cluster, eventually};
+use lab::cluster::{Cluster, agent_program, eventually};
 use lab::node::Families;
 use lab::policy::{Member, Port};
 use lab::probe::Protocol;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fence::Fence;
 use crate::stage::{PATIENCE, SOON, Stage, holds};
@@ -18,6 +19,10 @@ use crate::tables::{cluster, flags, logs};
 /// The programs of each flavour, for both families.
 const NFT: [&str; 2] = ["iptables-nft", "ip6tables-nft"];
 const LEGACY: [&str; 2] = ["iptables-legacy", "ip6tables-legacy"];
+
+/// Where the agents answer: the default of `--health-port`, and what the flags of these tests say.
+const HEALTH: u16 = 20_244;
+const METRICS: u16 = 20_241;
 
 fn ports() -> Vec<Port> {
     ["80/TCP", "80/UDP"].map(|port| port.parse().unwrap()).to_vec()
@@ -52,7 +57,8 @@ fn sets(cluster: &Cluster) -> Vec<String> {
     ours(cluster, "ipset list -n", &["KUBE-SRC-", "KUBE-DST-"])
 }
 
-/// Breaks something, sees (where that can be) that it was broken, and waits until all is well again.
+/// Breaks something, sees (where that can be) that it was broken, and waits until all is well again, in packets and in the
+/// agent's own words.
 async fn healed(about: &str, cluster: &Cluster, members: &[Member], stage: &Stage<'_>, lines: &[String]) {
     let start = Instant::now();
     for line in lines {
@@ -60,6 +66,72 @@ async fn healed(about: &str, cluster: &Cluster, members: &[Member], stage: &Stag
     }
     holds(about, members, &ports(), &stage.objects()).await;
     eprintln!("{about}: healed within {:?}", start.elapsed());
+    eventually(SOON, || unconcerned(cluster)).await.unwrap_or_else(|error| panic!("{about}: {error}"));
+}
+
+/// [`healed`], of rows that were taken away: they are counted.
+async fn counted(
+    table: &str,
+    about: &str,
+    cluster: &Cluster,
+    members: &[Member],
+    stage: &Stage<'_>,
+    lines: &[String],
+) {
+    let before = metric(cluster, "drift_healed_total", table).await.unwrap();
+    healed(about, cluster, members, stage, lines).await;
+    let more = || async {
+        let now = metric(cluster, "drift_healed_total", table).await?;
+        if now > before { Ok(()) } else { Err(format!("{about}: more than {before} {table} healed: {now}")) }
+    };
+    eventually(SOON, more).await.unwrap();
+}
+
+/// What the agent of node-1 answers: status code and body.
+async fn says(cluster: &Cluster, port: u16, path: &str) -> Result<(u16, String), String> {
+    let probe = cluster.node_probe(1).map_err(|error| error.to_string())?;
+    let to = SocketAddr::from(([127, 0, 0, 1], port));
+    probe.get(to, path).await.map_err(|failure| format!("{path}: {failure}"))
+}
+
+/// A metric of the agent of node-1 for one of its tables; 0 while it has none.
+async fn metric(cluster: &Cluster, name: &str, table: &str) -> Result<f64, String> {
+    let (_, text) = says(cluster, METRICS, "/metrics").await?;
+    let head = format!("kube_router_{name}{{table=\"{table}\"}} ");
+    let value = text.lines().find_map(|line| line.strip_prefix(head.as_str())?.parse().ok());
+    Ok(value.unwrap_or(0.0))
+}
+
+/// The agent of node-1 works, and there is nothing it cannot write.
+async fn unconcerned(cluster: &Cluster) -> Result<(), String> {
+    let said = (says(cluster, HEALTH, "/healthz").await?, says(cluster, HEALTH, "/readyz").await?);
+    let fine = || (200, "OK\n".to_owned());
+    if said == (fine(), fine()) {
+        Ok(())
+    } else {
+        Err(format!("/healthz and /readyz say OK and no more: {said:?}"))
+    }
+}
+
+/// The agent of node-1 works, and says everywhere which rows it cannot write and that the lock is why.
+async fn names_the_lock(cluster: &Cluster) -> Result<(), String> {
+    let (health, _) = says(cluster, HEALTH, "/healthz").await?;
+    let (ready, concerns) = says(cluster, HEALTH, "/readyz").await?;
+    let refused = metric(cluster, "rows_refused", "chains").await?;
+    let program = agent_program().map_err(|error| error.to_string())?;
+    let status = cluster.on_node(1, &format!("{} status problems -o json", program.display()));
+    let status = status.map_err(|error| error.to_string())?;
+    let status: Value = serde_json::from_str(&status).map_err(|error| error.to_string())?;
+    let rows = status["refused"].as_array().map_or(&[][..], Vec::as_slice);
+    let of_lock = |row: &Value| row["reason"].as_str().is_some_and(|why| why.contains("xtables lock"));
+    let named = concerns.lines().any(|line| line.starts_with("refused: ") && line.ends_with(" of chains"));
+    if (health, ready) == (200, 200) && named && refused > 0.0 && rows.iter().any(of_lock) {
+        Ok(())
+    } else {
+        Err(format!(
+            "the lock is named: /healthz {health}, /readyz {ready} {concerns:?}, {refused} chains, {status}"
+        ))
+    }
 }
 
 /// Nobody reads anything anew for an hour: what comes back was told by the kernel, which keeps the chains of iptables' nft
@@ -78,9 +150,10 @@ async fn rules_come_back(cluster: &Cluster, tools: [&str; 2], members: &[Member]
         let chains = ours(cluster, &format!("{tool}-save -t filter"), &["KUBE-POD-FW-", "KUBE-NWPLCY-"]);
         assert!(chains.len() > 5, "{chains:?}");
         let flush: Vec<String> = chains.iter().map(|chain| format!("{tool} -F {chain}")).collect();
-        healed(&format!("{tool}: emptied chains"), cluster, members, stage, &flush).await;
+        counted("chains", &format!("{tool}: emptied chains"), cluster, members, stage, &flush).await;
         let drop = ["INPUT", "FORWARD", "OUTPUT"].map(|chain| format!("{tool} -F {chain}"));
-        healed(&format!("{tool}: no jumps"), cluster, members, stage, &drop).await;
+        let jumps = "rules_in_foreign_chains";
+        counted(jumps, &format!("{tool}: no jumps"), cluster, members, stage, &drop).await;
         let above = vec![format!("{tool} -I FORWARD -m comment --comment foreign -j ACCEPT")];
         healed(&format!("{tool}: a rule above ours"), cluster, members, stage, &above).await;
         let rules = cluster.on_node(1, &format!("{tool} -S FORWARD")).unwrap();
@@ -107,7 +180,7 @@ async fn what_others_take_away_comes_back() {
     let to = SocketAddr::new(address("x/a", 0), 80);
     let asking = denied.rate(Protocol::Tcp, to, 50, Duration::from_secs(600));
     let flush: Vec<String> = all.iter().map(|set| format!("ipset flush {set}")).collect();
-    healed("emptied sets", &cluster, &members, &stage, &flush).await;
+    counted("set_members", "emptied sets", &cluster, &members, &stage, &flush).await;
     let rate = asking.stop_after(20).await;
     assert!(rate.answered.is_empty() && rate.asked >= 20, "emptied sets opened something: {rate:?}");
 
@@ -159,6 +232,7 @@ async fn what_others_take_away_comes_back() {
     };
     eventually(SOON, filled).await.unwrap_or_else(|error| panic!("{error}\n{}", logs(&cluster)));
     holds("a full set", &members, &ports(), &stage.objects()).await;
+    eventually(SOON, || unconcerned(&cluster)).await.unwrap();
 }
 
 /// Three nodes with agents that use the legacy tables: agents use the flavour that is in use.
@@ -225,10 +299,13 @@ async fn a_lock_that_is_held_delays_rules_only() {
     );
     let denied = find("y/a").probe.clone().unwrap().patience(Duration::from_secs(1));
     let asking = denied.rate(Protocol::Tcp, to, 50, Duration::from_secs(600));
+    eventually(SOON, || names_the_lock(&cluster)).await.unwrap();
+    eprintln!("the lock was named {:?} after it was taken", start.elapsed());
     tokio::task::spawn_blocking(move || holder.join()).await.unwrap().unwrap().unwrap();
     assert!(start.elapsed() >= HELD);
     holds("after the lock was given back", &stage.members(), &ports(), &stage.objects()).await;
     let rate = asking.stop_after(100).await;
     assert!(rate.answered.is_empty() && rate.asked >= 100, "{rate:?}");
     fence.pass().await;
+    eventually(SOON, || unconcerned(&cluster)).await.unwrap();
 }

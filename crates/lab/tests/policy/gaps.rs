@@ -9,8 +9,9 @@ use lab::cluster::Cluster;
 use lab::node::Families;
 use lab::policy::Packet;
 use lab::probe::{Asking, Protocol};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::changes::{base, change};
 use crate::fence::Fence;
 use crate::stage::{SOON, Stage, holds};
 use crate::tables::{NFTABLES, cluster, logs};
@@ -22,44 +23,9 @@ const CHANGES: (&str, usize) = ("KUBE_ROUTER_LAB_CHANGES", 400);
 /// Longer than any test.
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
-/// By [`base`]: pods `b` may talk to x/a, nobody else may. On one bridge and across nodes.
+/// By [`base`](crate::changes::base): pods `b` may talk to x/a, nobody else may. On one bridge and across nodes.
 const ALLOWED: [(&str, &str); 2] = [("x/b", "x/a"), ("y/b", "x/a")];
 const DENIED: [(&str, &str); 2] = [("z/b", "x/a"), ("y/a", "x/a")];
-
-/// The same policy in four spellings: what it means for the pairs above never changes.
-fn base(number: usize) -> Value {
-    let b = json!({ "matchLabels": { "pod": "b" } });
-    let others = json!({ "matchLabels": { "role": format!("client-{}", number % 7) } });
-    let peer = match number % 4 {
-        0 => json!([{ "namespaceSelector": {}, "podSelector": b }]),
-        1 => {
-            json!([{ "namespaceSelector": {}, "podSelector": { "matchExpressions": [{ "key": "pod", "operator": "In", "values": ["b", format!("no-{number}")] }] } }])
-        }
-        2 => {
-            json!([{ "podSelector": b }, { "namespaceSelector": { "matchLabels": { "ns": "y" } }, "podSelector": b }])
-        }
-        _ => json!([{ "namespaceSelector": {}, "podSelector": b }, { "podSelector": others }]),
-    };
-    // z/b is left out by its label, whatever else it is.
-    let peers: Vec<Value> = peer
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|peer| {
-            let mut peer = peer.clone();
-            let expression = json!([{ "key": "banned", "operator": "DoesNotExist" }]);
-            let own = peer["podSelector"]["matchExpressions"].as_array().cloned().unwrap_or_default();
-            let all: Vec<Value> = own.into_iter().chain(expression.as_array().unwrap().clone()).collect();
-            peer["podSelector"]["matchExpressions"] = json!(all);
-            peer
-        })
-        .collect();
-    let port = number % 3 + 8000;
-    json!({
-        "podSelector": { "matchLabels": { "pod": "a" } },
-        "ingress": [{ "from": peers }, { "from": [{ "podSelector": {} }], "ports": [{ "port": port }] }],
-    })
-}
 
 /// Connections under way.
 pub(crate) struct Probes {
@@ -146,62 +112,6 @@ pub(crate) async fn prepare(stage: &Stage<'_>, fence: &mut Fence) {
     fence.pass().await;
     let ports = ["80/TCP", "80/UDP"].map(|port| port.parse().unwrap());
     holds("before", &stage.members(), &ports, &stage.objects()).await;
-}
-
-/// One change of many: policies edited, added, removed; pods come and go as peers; labels of pods and namespaces.
-pub(crate) fn change(stage: &Stage<'_>, number: usize) {
-    let api = &stage.api;
-    let lap = number / 8;
-    match number % 8 {
-        0 => stage.policy("x", "base", base(lap)),
-        1 => {
-            let spec = json!({
-                "podSelector": {}, "policyTypes": ["Ingress", "Egress"],
-                "ingress": [{ "from": [{ "podSelector": { "matchLabels": { "role": format!("client-{lap}") } } }] },
-                            // Everyone else in the namespace stays reachable and may talk.
-                            { "from": [{ "namespaceSelector": {}, "podSelector": { "matchExpressions": [{ "key": "pod", "operator": "In", "values": ["b"] }, { "key": "banned", "operator": "DoesNotExist" }] } }] }],
-                "egress": [{}],
-            });
-            stage.policy("x", &format!("extra-{}", lap % 5), spec);
-        }
-        2 => {
-            let name = format!("extra-{}", (lap + 3) % 5);
-            // Not yet there in the first laps.
-            let _ = api.delete(Resource::NetworkPolicies, Some("x"), &name, None);
-        }
-        3 => {
-            // A peer on a node that is no lab node: for policies it is as good as any.
-            let name = format!("far-{}", lap % 40);
-            let labels = json!({ "pod": "b", "role": format!("client-{}", lap % 7) });
-            let spec = json!({ "nodeName": "node-9", "terminationGracePeriodSeconds": 0, "containers": [{ "name": "c", "image": "lab" }] });
-            let pod =
-                json!({ "metadata": { "namespace": "far", "name": name, "labels": labels }, "spec": spec });
-            if api.create(Resource::Pods, pod).is_ok() {
-                let ips = json!([{ "ip": format!("10.99.{}.{}", lap / 200 % 200, lap % 200 + 1) }, { "ip": format!("fd99::{:x}", lap + 1) }]);
-                let status = json!({ "phase": "Running", "podIPs": ips, "podIP": ips[0]["ip"], "hostIP": "172.31.0.99" });
-                api.patch_status(Resource::Pods, Some("far"), &name, &status).unwrap();
-            }
-        }
-        4 => {
-            let _ = api.delete(Resource::Pods, Some("far"), &format!("far-{}", (lap + 20) % 40), None);
-        }
-        5 => {
-            let labels = json!({ "metadata": { "labels": { "role": format!("client-{}", number % 5) } } });
-            api.patch(Resource::Pods, Some("x"), "b", &labels).unwrap();
-        }
-        6 => {
-            let labels = json!({ "metadata": { "labels": { "lap": lap.to_string() } } });
-            api.patch(Resource::Namespaces, None, ["x", "y", "z"][lap % 3], &labels).unwrap();
-        }
-        _ => {
-            let spec =
-                json!({ "podSelector": { "matchLabels": { "pod": "a" } }, "policyTypes": ["Ingress"] });
-            match lap % 2 {
-                0 => stage.policy("x", "deny", spec),
-                _ => drop(api.delete(Resource::NetworkPolicies, Some("x"), "deny", None)),
-            }
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::fence::Fence;
 use crate::stage::{Stage, becomes, holds};
-use crate::tables::{cluster, logs};
+use crate::tables::{NFTABLES, cluster, logs};
 
 /// Policies of namespace x on pods `a`, what should be told of them, and the pods that may still talk to x/a on port 80.
 fn odd() -> Vec<(&'static str, Value, &'static str, &'static [&'static str])> {
@@ -41,7 +41,16 @@ fn odd() -> Vec<(&'static str, Value, &'static str, &'static [&'static str])> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_policies_open_nothing_and_are_told_once() {
-    let cluster = cluster(Families::V4, &[]).await;
+    odd_policies(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_policies_open_nothing_and_are_told_once_with_nftables() {
+    odd_policies(&[NFTABLES]).await;
+}
+
+async fn odd_policies(more: &[&str]) {
+    let cluster = cluster(Families::V4, more).await;
     let stage = Stage::new(cluster.api(), Some(&cluster)).await;
     let mut fence = Fence::new(&cluster).await;
     let ports: [Port; 1] = ["80/TCP".parse().unwrap()];

@@ -13,6 +13,9 @@
 
 mod backends;
 mod case;
+mod changes;
+mod documents;
+mod ends;
 mod faults;
 mod fence;
 mod first_packet;
@@ -21,10 +24,14 @@ mod gaps;
 mod harness;
 mod input;
 mod isolation;
+mod itself;
 mod judge;
 mod nodes;
 mod operator;
+mod path_mtu;
+mod random;
 mod service_flows;
+mod service_ways;
 mod stage;
 mod tables;
 mod takeover;

@@ -13,7 +13,13 @@ use crate::stage::{PATIENCE, SOON, Stage};
 use crate::tables::{NFTABLES, cluster, logs};
 
 /// Asks TCP and UDP port 80 in each family until `passes` is what all of them do.
-async fn all(about: &str, probe: &Probe, to: &[IpAddr], port: u16, passes: bool) -> Result<(), String> {
+pub(crate) async fn all(
+    about: &str,
+    probe: &Probe,
+    to: &[IpAddr],
+    port: u16,
+    passes: bool,
+) -> Result<(), String> {
     let probe = probe.clone().patience(PATIENCE);
     let look = || async {
         for ip in to {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::fence::Fence;
 use crate::stage::{PATIENCE, SOON, Stage, holds};
-use crate::tables::cluster;
+use crate::tables::{NFTABLES, cluster};
 
 /// The node of each pod of a [`Stage`] whose answers are asked for.
 const NODES: [(&str, usize); 6] = [("x/a", 1), ("x/b", 1), ("x/c", 2), ("y/a", 2), ("z/a", 3), ("z/b", 1)];
@@ -66,11 +66,10 @@ async fn policies(stage: &Stage<'_>, fence: &mut Fence) {
     fence.pass().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_told_is_what_packets_do() {
-    let mut cluster = cluster(Families::Dual, &[]).await;
-    let stage = Stage::new(cluster.api(), Some(&cluster)).await;
-    let mut fence = Fence::new(&cluster).await;
+/// The policies are in force; the pods that are asked about, and the ports.
+async fn scene(cluster: &Cluster) -> (Vec<Member>, Vec<Port>) {
+    let stage = Stage::new(cluster.api(), Some(cluster)).await;
+    let mut fence = Fence::new(cluster).await;
     policies(&stage, &mut fence).await;
     let members: Vec<Member> = stage
         .members()
@@ -79,7 +78,23 @@ async fn what_is_told_is_what_packets_do() {
         .collect();
     let ports: Vec<Port> = ["80/TCP", "81/UDP"].map(|port| port.parse().unwrap()).to_vec();
     holds("before anybody is asked", &members, &ports, &stage.objects()).await;
+    (members, ports)
+}
 
+/// Shared chains do not name a pod: what is told of a packet has to come from its addresses.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_names_pods_and_policies_with_nftables() {
+    let cluster = cluster(Families::Dual, &[NFTABLES]).await;
+    let (members, _) = scene(&cluster).await;
+    explain_names_policies_and_says_who_enforces(&cluster, &members);
+    status_names_policies(&cluster);
+    monitor_tells_of_refused_packets(&cluster, &members).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_is_what_packets_do() {
+    let mut cluster = cluster(Families::Dual, &[]).await;
+    let (members, ports) = scene(&cluster).await;
     explain_agrees(&cluster, &members, &ports).await;
     explain_names_policies_and_says_who_enforces(&cluster, &members);
     status_names_policies(&cluster);

@@ -29,7 +29,8 @@ struct Flow {
     hearing: Hearing,
 }
 
-fn pod(cluster: &Cluster, name: &str, node: usize) {
+/// Creates a pod that answers on 8080, TCP and UDP; its label `pod` is its name.
+pub(crate) fn pod(cluster: &Cluster, name: &str, node: usize) {
     let ports = ["TCP", "UDP"].map(|protocol| json!({ "containerPort": 8080, "protocol": protocol }));
     let pod = json!({
         "metadata": { "name": name, "namespace": "default", "labels": { "pod": name } },
@@ -41,13 +42,24 @@ fn pod(cluster: &Cluster, name: &str, node: usize) {
     cluster.api().create(Resource::Pods, pod).unwrap();
 }
 
-fn policy(cluster: &Cluster, name: &str, spec: Value) {
+/// Creates or replaces a policy.
+pub(crate) fn policy(cluster: &Cluster, name: &str, spec: Value) {
     let policy = json!({ "metadata": { "namespace": "default", "name": name }, "spec": spec });
     let api = cluster.api();
     match api.get(Resource::NetworkPolicies, Some("default"), name) {
         Some(_) => api.update(Resource::NetworkPolicies, policy).unwrap(),
         None => api.create(Resource::NetworkPolicies, policy).unwrap(),
     };
+}
+
+/// Waits until every pod is.
+pub(crate) async fn ready(cluster: &Cluster) {
+    let look = || async {
+        let pods = cluster.api().list(Resource::Pods, Some("default"));
+        let waiting = pods.iter().find(|pod| !is_ready(pod));
+        waiting.map_or(Ok(()), |pod| Err(format!("every pod is ready: {pod}")))
+    };
+    eventually(SOON, look).await.unwrap();
 }
 
 /// Which clients the server takes.
@@ -156,12 +168,7 @@ async fn cuts_flows_through_a_service(more: &[&str]) {
     let to: Vec<IpAddr> = ips.map(|ip| ip.as_str().unwrap().parse().unwrap()).collect();
     pod(&cluster, "server", 1);
     CLIENTS.iter().for_each(|(name, node)| pod(&cluster, name, *node));
-    let ready = || async {
-        let pods = cluster.api().list(Resource::Pods, Some("default"));
-        let waiting = pods.iter().find(|pod| !is_ready(pod));
-        waiting.map_or(Ok(()), |pod| Err(format!("every pod is ready: {pod}")))
-    };
-    eventually(SOON, ready).await.unwrap();
+    ready(&cluster).await;
     server_takes(&cluster, everyone());
     far_asks(&cluster, everyone());
 

@@ -16,6 +16,8 @@ use crate::case::{Labels, Step, resolve};
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 pub(crate) const NAMESPACES: [&str; 3] = ["x", "y", "z"];
+/// A namespace that is not there at first. Cases may begin and end it; while it is there, its pods take part.
+const ANOTHER: &str = "w";
 /// Name and node: on each node two pods of one namespace and one of another, so that pairs on one bridge and pairs across
 /// nodes exist within and between namespaces.
 const PODS: [(&str, usize); 9] = [
@@ -91,10 +93,10 @@ impl<'a> Stage<'a> {
         eventually(SOON, look).await.unwrap();
     }
 
-    /// The pods of the three namespaces by name. With a cluster, with their probes.
+    /// The pods of the namespaces of cases by name. With a cluster, with their probes.
     pub(crate) fn members(&self) -> Vec<Member> {
         let of = |namespace: &&str| self.api.list(Resource::Pods, Some(namespace));
-        let pods = NAMESPACES.iter().flat_map(of);
+        let pods = NAMESPACES.iter().chain([&ANOTHER]).flat_map(of);
         let member = |pod: std::sync::Arc<Value>| {
             let text = |key: &str| pod["metadata"][key].as_str().unwrap().to_owned();
             let (namespace, name) = (text("namespace"), text("name"));
@@ -123,6 +125,14 @@ impl<'a> Stage<'a> {
             let (namespace, name) = name.split_once('/').unwrap();
             self.api.delete(Resource::Pods, Some(namespace), name, None).unwrap();
         }
+        for name in &step.end {
+            self.end(name).await;
+        }
+        for (name, labels) in &step.begin {
+            assert_eq!(name, ANOTHER, "cases may begin this one");
+            let namespace = json!({ "metadata": { "name": name, "labels": labels } });
+            self.api.create(Resource::Namespaces, namespace).unwrap();
+        }
         for (name, pod) in &step.create {
             self.create(name, pod.node, json!(pod.labels));
         }
@@ -143,6 +153,19 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// Deletes a namespace, if it is there, and waits until nothing is left of it.
+    async fn end(&self, name: &str) {
+        if self.api.get(Resource::Namespaces, None, name).is_none() {
+            return;
+        }
+        self.api.delete(Resource::Namespaces, None, name, None).unwrap();
+        let look = || async {
+            let left = self.api.get(Resource::Namespaces, None, name);
+            left.map_or(Ok(()), |left| Err(format!("the namespace is gone: {left}")))
+        };
+        eventually(SOON, look).await.unwrap();
+    }
+
     /// Creates or replaces a policy.
     pub(crate) fn policy(&self, namespace: &str, name: &str, spec: Value) {
         let policy = json!({ "metadata": { "namespace": namespace, "name": name }, "spec": spec });
@@ -160,6 +183,7 @@ impl<'a> Stage<'a> {
 
     /// Everything as it was at the beginning.
     pub(crate) async fn reset(&self) {
+        self.end(ANOTHER).await;
         let name = |object: &Value| object["metadata"]["name"].as_str().unwrap().to_owned();
         for namespace in NAMESPACES {
             for policy in self.api.list(Resource::NetworkPolicies, Some(namespace)) {

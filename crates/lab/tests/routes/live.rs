@@ -9,7 +9,7 @@ use lab::router::{Neighbour, Router, Software};
 use serde_json::json;
 
 use crate::above::{above, peers_with_all};
-use crate::setup::{annotate, everyone_reaches_everyone, ip, knows, ranges, routed, until};
+use crate::setup::{annotate, everyone_reaches_everyone, ip, knows, metrics, ranges, routed, status, until};
 
 async fn session(router: &Router, cluster: &Cluster, node: usize, up: bool) {
     let address = cluster.node(node).unwrap().addresses()[0];
@@ -27,9 +27,31 @@ fn with_passwords(cluster: &Cluster, password: Option<&str>) -> lab::router::Con
     config
 }
 
+/// None of these texts is in the log, in the status or in the metrics of a node's agent.
+fn secrets_stay_secret(cluster: &Cluster, node: usize, secrets: &[&str]) {
+    let told = [
+        ("log", std::fs::read_to_string(cluster.agent_log(node).unwrap()).unwrap()),
+        ("status", status(cluster, node, "").to_string()),
+        ("metrics", metrics(cluster, node)),
+    ];
+    for (where_to, text) in told {
+        assert!(text.len() > 100, "no {where_to}: {text}");
+        for secret in secrets {
+            assert!(!text.contains(secret), "{secret} in the {where_to}: {text}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_come_and_go_with_the_node_object() {
     let cluster = routed(2, 1, &["--bgp-holdtime=9s"]).await;
+    // The speaker listens; the administration server of upstream's is not built, and its port is free.
+    let listening = until("the speaker listens", || {
+        let text = cluster.on_node(1, "ss -Hltn").map_err(|error| error.to_string())?;
+        if text.contains(":179 ") { Ok(text) } else { Err(text) }
+    })
+    .await;
+    assert!(!listening.contains(":50051 "), "{listening}");
     let mut router = above(&cluster, 1, Software::Frr);
     // The consolidated annotation, with a password; then another password; then none of it.
     let peer = |password: &str| {
@@ -42,8 +64,7 @@ async fn peers_come_and_go_with_the_node_object() {
     annotate(&cluster, 1, peer("aHVudGVyMw=="));
     router.start(with_passwords(&cluster, Some("hunter3"))).unwrap();
     session(&router, &cluster, 1, true).await;
-    let log = std::fs::read_to_string(cluster.agent_log(1).unwrap()).unwrap();
-    assert!(!log.contains("hunter"), "secrets stay secret: {log}");
+    secrets_stay_secret(&cluster, 1, &["hunter", "aHVudGVy"]);
     knows(&cluster, 1, &[2]).await;
     annotate(&cluster, 1, json!({ "kube-router.io/peers": null }));
     session(&router, &cluster, 1, false).await;
@@ -86,6 +107,7 @@ async fn passwords_change_with_their_file() {
         router.start(with_passwords(&cluster, Some(password))).unwrap();
         for node in [1, 2] {
             session(&router, &cluster, node, true).await;
+            secrets_stay_secret(&cluster, node, &["Zmlyc3", "c2Vjb25k"]);
         }
     }
 }

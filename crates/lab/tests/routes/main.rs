@@ -12,12 +12,18 @@
 )]
 
 mod above;
+mod bad_paths;
+mod cleanup;
 mod direct;
 mod documented;
+mod limits;
 mod live;
 mod mixed;
+mod newcomer;
 mod overlay;
 mod reflectors;
 mod restart;
 mod services;
 mod setup;
+mod terms;
+mod told_once;

@@ -14,12 +14,19 @@ fn tunnels(cluster: &Cluster, node: usize) -> Vec<String> {
     names
 }
 
-async fn story(flags: &[&str], tunnels_of_node_1: usize) {
+/// With tunnels in UDP to this port, or plain ones.
+async fn story(flags: &[&str], tunnels_of_node_1: usize, port: Option<u16>) {
     let cluster = routed(3, 2, flags).await;
     everyone_reaches_everyone("through tunnels", &cluster, &[1, 2, 3]).await;
     knows(&cluster, 1, &[2, 3]).await;
     let tunnels = tunnels(&cluster, 1);
     assert_eq!(tunnels.len(), tunnels_of_node_1, "{tunnels:?}");
+    for tunnel in &tunnels {
+        let shown = cluster.on_node(1, &format!("ip -d link show {tunnel}")).unwrap();
+        let wrapped = port.map(|port| format!("encap-dport {port} "));
+        let good = wrapped.map_or(!shown.contains("encap-dport"), |wrapped| shown.contains(&wrapped));
+        assert!(good, "{port:?}: {shown}");
+    }
     let rules = cluster.on_node(1, "ip rule").unwrap();
     assert!(rules.contains("lookup kube-router"), "{rules}");
     // Taken away by somebody: back, with the routes over it.
@@ -33,13 +40,25 @@ async fn story(flags: &[&str], tunnels_of_node_1: usize) {
 #[ignore = "vm: needs ipip"]
 async fn subnets_are_joined_by_plain_tunnels() {
     // Of three nodes in two subnets, node 2 is alone in its own: a tunnel for each family.
-    story(&[], 2).await;
+    story(&[], 2, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "vm: needs ipip"]
+async fn every_node_is_joined_by_plain_tunnels() {
+    story(&["--overlay-type=full"], 4, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "vm: needs FoU"]
+async fn subnets_are_joined_by_tunnels_in_udp_of_another_port() {
+    story(&["--overlay-encap=fou", "--overlay-encap-port=6666"], 2, Some(6666)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "vm: needs FoU"]
 async fn every_node_is_joined_by_tunnels_in_udp() {
-    story(&["--overlay-type=full", "--overlay-encap=fou"], 4).await;
+    story(&["--overlay-type=full", "--overlay-encap=fou"], 4, Some(5555)).await;
 }
 
 /// A node that ran the Go kube-router has its tunnels under other names, made by `ip`: they are used as they are.

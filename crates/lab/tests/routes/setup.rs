@@ -140,6 +140,15 @@ pub(crate) async fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, Stri
     asked.unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
+/// `kube-router status` of a node's agent, of these parts or, with none, of all.
+pub(crate) fn status(cluster: &Cluster, node: usize, parts: &str) -> Value {
+    let beside = || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("kube-router");
+    let program = std::env::var_os("KUBE_ROUTER_BIN").map_or_else(beside, std::path::PathBuf::from);
+    let line = format!("{} status {parts} -o json", program.display());
+    let text = cluster.on_node(node, &line).unwrap_or_else(|error| panic!("{error}"));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
 /// `/metrics` of a node's agent, by curl.
 pub(crate) fn metrics(cluster: &Cluster, node: usize) -> String {
     let v4 = cluster.node(node).unwrap().addresses().iter().any(IpAddr::is_ipv4);

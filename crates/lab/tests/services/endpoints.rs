@@ -265,4 +265,33 @@ async fn endpoints_come_and_go(cluster: &Cluster) {
     cluster.api().delete(Resource::Pods, Some("default"), "web-2", Some(0)).unwrap();
     let gone = |text: &str| !text.contains(&format!("-r {leaving}:8080"));
     until("a pod that is gone is gone", cluster, 1, "ipvsadm -Sn", gone).await;
+    one_is_torn_away(cluster, &cells).await;
+}
+
+/// A pod that vanishes without notice, real server and all, takes nobody else's connections along.
+async fn one_is_torn_away(cluster: &Cluster, cells: &[Cell]) {
+    pod(cluster, "web-4", 2, "web");
+    ready(cluster, &["web-4"]).await;
+    reach("two ready ones again", cells, &["web-3", "web-4"]).await;
+    // With rr, two of each family are one for each pod.
+    let mut open = Vec::new();
+    for cell in cells.iter().chain(cells) {
+        open.push(cell.0.talk(Protocol::Tcp, cell.2, Duration::from_millis(50)).await.unwrap());
+    }
+    let torn = pod_ips(cluster, "web-4");
+    cluster.api().delete(Resource::Pods, Some("default"), "web-4", Some(0)).unwrap();
+    for ip in torn {
+        let server = format!("-r {}", SocketAddr::new(ip, 8080));
+        until("its real server goes", cluster, 1, "ipvsadm -Sn", |text| !text.contains(&server)).await;
+    }
+    reach("the other takes all", cells, &["web-3"]).await;
+    let (all, mut stayed) = (open.len(), 0);
+    for conversation in open {
+        let report = conversation.stop().await;
+        if report.answered.contains_key("web-3") {
+            assert!(report.broke.is_none(), "a connection to the other is not cut: {report:?}");
+            stayed += 1;
+        }
+    }
+    assert!(0 < stayed && stayed < all, "there were connections to both: {stayed} of {all} stayed");
 }

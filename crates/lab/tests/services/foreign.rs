@@ -56,10 +56,57 @@ async fn what_is_ours_comes_back_and_what_is_theirs_stays() {
     let agent = cluster.take_agent(1).expect("it runs");
     assert_eq!(agent.stop(SOON), Some(0));
     cluster.faults().set_availability(Availability::Refusing);
-    let program = agent_program();
-    let clean = move || process::run(process::command(program).arg("--cleanup-config"));
-    cluster.node(1).unwrap().namespace().run(clean).unwrap().expect("--cleanup-config exits 0");
-    assert_eq!(snapshot(&cluster, 1), before, "the clean-up removes all of ours and nothing else");
+    leave_what_upstream_leaves(&cluster);
+    let said = clean_up(&cluster);
+    assert_eq!(snapshot(&cluster, 1), before, "the clean-up removes all of ours and nothing else: {said}");
+    let legacy = tool(&cluster, 1, "iptables-legacy-save");
+    assert!(!legacy.contains("KUBE-ROUTER-") && legacy.contains("-s 192.0.2.7/32"), "{legacy}");
+    for line in [
+        "removed link kube-dummy-if",
+        &format!("removed virtual server {vip}/tcp"),
+        "removed virtual server mark 13766 (IPv4)",
+        "removed rule fwmark 13766 lookup 78 (IPv4)",
+        "removed half-filled set TMP-PRBJ7ASFQM5DJR3Q",
+        "link kube-bridge stays",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    let again = clean_up(&cluster);
+    assert!(!again.contains("removed"), "there is nothing left: {again}");
+    assert_eq!(snapshot(&cluster, 1), before, "{again}");
+}
+
+/// Runs it on the node, and returns what it says.
+fn clean_up(cluster: &Cluster) -> String {
+    let script = format!("exec {} --cleanup-config 2>&1", agent_program().display());
+    let clean = move || process::run(process::command("sh").args(["-c", &script]));
+    let said = cluster.node(1).unwrap().namespace().run(clean).unwrap().expect("--cleanup-config exits 0");
+    assert!(!said.contains("clean-up is not complete"), "{said}");
+    said
+}
+
+/// What no controller here writes: direct server return (13766 is upstream's mark of 10.0.0.1:80/tcp), a set that was being
+/// filled, rules of the flavour of iptables that is not used any more.
+fn leave_what_upstream_leaves(cluster: &Cluster) {
+    for line in [
+        "iptables -t mangle -A PREROUTING -d 10.0.0.1/32 -p tcp -m tcp --dport 80 -j MARK --set-mark 13766",
+        "iptables -t mangle -A OUTPUT -d 10.0.0.1/32 -p tcp -m tcp --dport 80 -j MARK --set-mark 13766",
+        "iptables -t mangle -A PREROUTING -s 10.0.0.1/32 -i kube-bridge -p tcp -m tcp --sport 80 \
+         --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1440",
+        "ipvsadm -A -f 13766 -s rr",
+        "ipvsadm -a -f 13766 -r 172.31.0.1:80 -i -w 1",
+        "ip rule add priority 32764 fwmark 13766 lookup 78",
+        "ip route add local default dev lo table 78",
+        "ip -6 route add local default dev lo table 78",
+        "ip rule add priority 32765 from all lookup 79",
+        "ip -6 rule add priority 32765 from all lookup 79",
+        "ipset create TMP-PRBJ7ASFQM5DJR3Q hash:ip timeout 0",
+        "iptables-legacy -N KUBE-ROUTER-SERVICES",
+        "iptables-legacy -A INPUT -j KUBE-ROUTER-SERVICES",
+        "iptables-legacy -A INPUT -s 192.0.2.7/32 -j ACCEPT",
+    ] {
+        tool(cluster, 1, line);
+    }
 }
 
 /// The agent's own account agrees with the kernel's: asked over its socket, which nobody but root may open.
@@ -140,6 +187,15 @@ fn theirs(cluster: &Cluster) {
         "ip addr add 192.0.2.99/32 dev theirs0",
         "ip link set theirs0 up",
         "ip route add 192.0.2.128/25 dev theirs0",
+        "ip route add 198.51.100.128/25 dev theirs0 table 100 proto 17",
+        "ip rule add fwmark 0x9 lookup 78 priority 30001",
+        "iptables -t mangle -A PREROUTING -d 192.0.2.9/32 -p tcp -m tcp --dport 80 -j MARK --set-mark 7",
+        "ipvsadm -A -f 7 -s rr",
+        "ipset create TMP-mine hash:ip",
+        "iptables -t nat -N DOCKER",
+        "iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
+        "iptables -t nat -N CNI-HOSTPORT-DNAT",
+        "iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT",
     ] {
         tool(cluster, 1, line);
     }

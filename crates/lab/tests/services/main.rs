@@ -3,7 +3,8 @@
 //! believes.
 //!
 //! A cluster takes half a minute in the VM, so there is one for each subject and one test tells its whole story, with
-//! what it was about in every failure. `start` alone needs no IPVS: it is about a kernel without.
+//! what it was about in every failure. Two need no IPVS: `start` is about a kernel without, `access` about the way to the
+//! API server.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +14,7 @@
     reason = "a test fails by panicking, helpers too"
 )]
 
+mod access;
 mod endpoints;
 mod faults;
 mod filters;

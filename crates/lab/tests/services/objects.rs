@@ -32,6 +32,7 @@ async fn odd_objects_do_not_disturb_others() {
 
     not_ours(&cluster).await;
     without_a_selector(&cluster).await;
+    alike(&cluster).await;
     contested(&cluster, external).await;
     malformed(&cluster).await;
     five_thousand_endpoints(&cluster).await;
@@ -97,6 +98,35 @@ async fn without_a_selector(cluster: &Cluster) {
     reach("endpoints written by hand", &[(in_pod(cluster, "c-1"), Protocol::Tcp, to)], &["other-1"]).await;
 }
 
+/// Names that differ only in where the namespace ends: `team/a-web` and `team-a/web` are two services.
+async fn alike(cluster: &Cluster) {
+    let mut made = Vec::new();
+    for (namespace, name, backend) in [("team", "a-web", "web-1"), ("team-a", "web", "other-1")] {
+        let space = json!({ "metadata": { "name": namespace } });
+        cluster.api().create(Resource::Namespaces, space).unwrap();
+        let more = json!({ "metadata": { "namespace": namespace }, "spec": { "selector": null } });
+        let to = SocketAddr::new(cluster_ips(&service(cluster, name, "web", more))[0], 80);
+        let ip = pod_ips(cluster, backend)[0];
+        let port = json!({ "name": "web", "port": 8080, "protocol": "TCP" });
+        let mut endpoints = slice(&format!("{name}-1"), name, &[ip.to_string()], port);
+        endpoints["metadata"]["namespace"] = json!(namespace);
+        api_slice(cluster, endpoints);
+        made.push((to, ip, backend));
+    }
+    let probe = in_pod(cluster, "c-1");
+    for (to, ip, backend) in &made {
+        reach("a service with a like name", &[(probe.clone(), Protocol::Tcp, *to)], &[*backend]).await;
+        let all = tool(cluster, 1, "ipvsadm -Sn");
+        let own = format!("-a -t {to} -r ");
+        let servers: Vec<&str> = all.lines().filter_map(|line| line.strip_prefix(own.as_str())).collect();
+        assert!(matches!(servers[..], [one] if one.starts_with(&format!("{ip}:8080 "))), "{to}: {servers:?}");
+    }
+    cluster.api().delete(Resource::Services, Some("team"), "a-web", None).unwrap();
+    let gone = format!("-t {} ", made[0].0);
+    until("one of them goes", cluster, 1, "ipvsadm -Sn", |text| !text.contains(&gone)).await;
+    reach("the other stays", &[(probe, Protocol::Tcp, made[1].0)], &[made[1].2]).await;
+}
+
 async fn contested(cluster: &Cluster, external: Value) {
     let probe = cluster.outside_probe();
     let node = cluster.node(1).unwrap();
@@ -112,9 +142,15 @@ async fn contested(cluster: &Cluster, external: Value) {
     let own = [(in_pod(cluster, "c-1"), own.1, own.2)];
     reach("the younger is served at its own address", &own, &["other-1"]).await;
     reach("the older keeps what both want", &cells, &["web-1"]).await;
-    let told = log(cluster, 1).lines().filter(|line| line.contains("aa-younger")).count();
-    assert!(told >= 1, "the loser is told: {}", log(cluster, 1));
-    assert!(metric(cluster, 1, "kube_router_rejected_objects") >= 1.0);
+    // Once for each of its two addresses on each of three ports, and for no other reason.
+    let log = log(cluster, 1);
+    let told: Vec<&str> =
+        log.lines().filter(|line| line.contains("WARN") && line.contains("aa-younger")).collect();
+    let older = "is already served by the older Service default/zz-older";
+    assert!(told.len() == 6 && told.iter().all(|line| line.contains(older)), "the loser is told once: {log}");
+    let web = told.iter().filter(|line| line.contains("203.0.113.7:80")).count();
+    assert_eq!(web, 1, "one warning for one address and port: {log}");
+    assert_eq!(metric(cluster, 1, "kube_router_rejected_objects"), 1.0);
     cluster.api().delete(Resource::Services, Some("default"), "zz-older", None).unwrap();
     reach("the next takes over", &cells, &["other-1"]).await;
     let none_rejected = || async {

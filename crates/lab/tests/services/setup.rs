@@ -30,6 +30,9 @@ pub(crate) const NFTABLES: &str = "--firewall-backend=nftables";
 /// Its tables, IPv4 first.
 pub(crate) const TABLES: [&str; 2] = ["ip kube-router-filter-ipv4", "ip6 kube-router-filter-ipv6"];
 
+/// Pod routing by the agents instead of the lab.
+pub(crate) const ROUTER: &str = "--run-router=true";
+
 /// Ports of a Service made by [`service`] and of the pods behind it.
 pub(crate) const PORTS: [(Protocol, u16); 3] =
     [(Protocol::Tcp, 80), (Protocol::Udp, 53), (Protocol::Sctp, 132)];
@@ -39,10 +42,10 @@ pub(crate) fn flags(more: &[&str]) -> Vec<String> {
     FLAGS.iter().chain(more).map(|flag| (*flag).to_owned()).collect()
 }
 
-/// A cluster of both families, every agent ready.
+/// A cluster of both families, every agent ready. Pods are routed by the agents with [`ROUTER`], else by the lab.
 pub(crate) async fn cluster(nodes: u8, more: &[&str]) -> Cluster {
-    let cluster =
-        Cluster::builder().nodes(nodes).dual_stack().agent_flags(flags(more)).start().await.unwrap();
+    let builder = Cluster::builder().nodes(nodes).dual_stack().route_pods(!more.contains(&ROUTER));
+    let cluster = builder.agent_flags(flags(more)).start().await.unwrap();
     for node in 1..=nodes.into() {
         programmed(&cluster, node).await;
     }

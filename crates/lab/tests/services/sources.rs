@@ -9,8 +9,8 @@ use lab::probe::{Failure, Probe, Protocol};
 use serde_json::{Value, json};
 
 use crate::setup::{
-    NFTABLES, TABLES, answer_by, cluster, cluster_ips, flags, in_pod, node_port, pod, pod_ips, programmed,
-    ready, service, tool,
+    NFTABLES, ROUTER, TABLES, answer_by, cluster, cluster_ips, flags, in_pod, node_port, pod, pod_ips,
+    programmed, ready, service, tool,
 };
 
 /// External IPs of the service under test, IPv4 first.
@@ -35,6 +35,13 @@ async fn backends_see_who_asks() {
 #[ignore = "vm: needs IPVS"]
 async fn backends_see_who_asks_with_nftables() {
     sources(&[NFTABLES]).await;
+}
+
+/// Where the agents route pods themselves, the rule is upstream's: it spares the same clients.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "vm: needs IPVS"]
+async fn backends_see_who_asks_with_pod_routing() {
+    sources(&[ROUTER]).await;
 }
 
 async fn sources(more: &[&str]) {

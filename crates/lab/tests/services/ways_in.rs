@@ -4,13 +4,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lab::api_server::Resource;
-use lab::cluster::Cluster;
+use lab::cluster::{Cluster, eventually};
 use lab::probe::{Failure, Probe, Protocol};
 use serde_json::{Value, json};
 
 use crate::setup::{
-    Cell, PORTS, cluster, cluster_ips, fails, in_pod, node_port, pod, programmed, reach, ready, service,
-    tool, until,
+    Cell, PORTS, SOON, cluster, cluster_ips, fails, in_pod, metric, node_port, pod, programmed, reach, ready,
+    service, tool, until,
 };
 
 const BACKENDS: [&str; 2] = ["web-1", "web-2"];
@@ -61,6 +61,7 @@ async fn every_way_in_reaches_every_backend() {
         inside.iter().flat_map(|probe| every_protocol(probe, &cluster_ips(&web))).collect();
     assert_eq!(cells.len(), 24);
     reach("cluster IPs from pods and nodes", &cells, &BACKENDS).await;
+    counters_are_the_kernels(&cluster, &web).await;
 
     let outside = cluster.outside_probe();
     let addresses: Vec<IpAddr> = cluster.nodes().iter().flat_map(|node| node.addresses()).collect();
@@ -71,6 +72,29 @@ async fn every_way_in_reaches_every_backend() {
 
     balanced_addresses(&cluster, &outside, &inside).await;
     node_ports_on_every_address(&mut cluster, &outside, &web).await;
+}
+
+/// What a scrape tells of a service is what ipvsadm tells, once its last packets are through.
+async fn counters_are_the_kernels(cluster: &Cluster, web: &Value) {
+    // In the order of ipvsadm's columns.
+    const NAMES: [&str; 5] = ["total_connections", "packets_in", "packets_out", "bytes_in", "bytes_out"];
+    let ip = cluster_ips(web)[0];
+    let address = format!("{ip}:80");
+    let labels = format!(
+        "port=\"80\",protocol=\"tcp\",service_name=\"web\",service_vip=\"{ip}\",svc_namespace=\"default\""
+    );
+    let compare = || async {
+        let table = tool(cluster, 1, "ipvsadm -Ln --stats --exact");
+        let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = rows.find(|words| words.starts_with(&["TCP", address.as_str()])).unwrap_or_default();
+        let theirs: Vec<f64> = row.iter().skip(2).map(|word| word.parse().unwrap()).collect();
+        let ours = NAMES.map(|name| metric(cluster, 1, &format!("kube_router_service_{name}{{{labels}}}")));
+        match ours[..] == theirs[..] && ours.iter().all(|value| *value > 0.0) {
+            true => Ok(()),
+            false => Err(format!("/metrics tells {ours:?}: {table}")),
+        }
+    };
+    eventually(SOON, compare).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
 async fn balanced_addresses(cluster: &Cluster, outside: &Probe, inside: &[Probe]) {
@@ -140,11 +164,15 @@ async fn node_ports_on_every_address(cluster: &mut Cluster, outside: &Probe, web
     let second = every_node_port(outside, &ips(&["172.31.0.111"]), web);
     let tcp: Vec<Cell> = second.iter().filter(|cell| cell.1 == Protocol::Tcp).cloned().collect();
     fails("a second address without --nodeport-bindon-all-ip", &tcp, &[Failure::Refused]).await;
-    let flags = crate::setup::flags(&["--nodeport-bindon-all-ip"]);
+    let flags = crate::setup::flags(&["--nodeport-bindon-all-ip", "--strict-external-ip-validation=false"]);
     cluster.set_agent_flags(1, flags).unwrap();
     cluster.start_agent(1).unwrap();
     programmed(cluster, 1).await;
     reach("a second address with --nodeport-bindon-all-ip", &second, &BACKENDS).await;
+    let unchecked = (outside.clone(), Protocol::Tcp, SocketAddr::new(ips(&["192.0.2.5"])[0], 80));
+    reach("an external IP outside the range, not validated", &[unchecked], &BACKENDS).await;
+    let inside = |text: &str| text.contains("-A -t 10.96.200.200:80 ");
+    until("one in the cluster range, not validated", cluster, 1, "ipvsadm -Sn", inside).await;
     let port = node_port(web, 0);
     until("loopback", cluster, 1, "ipvsadm -Sn", |text| text.contains(&format!("-t 127.0.0.1:{port}"))).await;
 
