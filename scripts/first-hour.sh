@@ -4,13 +4,27 @@
 #
 #   lab vm exec -- lab up --no-agents --nodes 1 -f examples/00-namespace.yaml -f examples/web.yaml -c scripts/first-hour.sh
 #
-# `node` runs a command on the node and shows both; what stands around it is only there to wait.
+# `node` runs a command on the node, `here` one with kubectl; both show it and what it prints. What stands around them is
+# only there to wait.
 set -u
 
 title() { printf '\n## %s\n' "$*"; }
 node() {
   printf '# %s\n' "$1"
   lab on node-1 sh -c "$1" 2>&1 || printf '(exit status %s)\n' "$?"
+}
+here() {
+  printf '# %s\n' "$1"
+  sh -c "$1" 2>&1 || printf '(exit status %s)\n' "$?"
+}
+# quietly_until COMMAND: until it succeeds, a minute at most
+quietly_until() {
+  for _ in $(seq 120); do
+    sh -c "$1" >/dev/null 2>&1 && return
+    sleep 0.5
+  done
+  echo "not within 60 s: $1" >&2
+  exit 1
 }
 flags="--master=http://172.31.0.1:8080 --hostname-override=node-1 --metrics-port=8080"
 start() {
@@ -32,9 +46,18 @@ stop() {
 
 kubectl -n shop wait --for=condition=Ready pod --all --timeout=120s >/dev/null || exit 1
 vip=$(kubectl -n shop get service web -o jsonpath='{.spec.clusterIP}')
+# Two pods of the web server: one asks the other.
+read -r asker asked _ <<<"$(kubectl -n shop get pods -l app=web -o jsonpath='{.items[*].metadata.name}')"
+asked_ip=$(kubectl -n shop get pod "$asked" -o jsonpath='{.status.podIP}')
+# A kube-proxy that has ended, and what it left.
 lab on node-1 sh -c "iptables -t nat -N KUBE-SERVICES
   iptables -t nat -A KUBE-SERVICES -d $vip/32 -p tcp --dport 80 -j DNAT --to-destination 192.0.2.200:80
   iptables -t nat -A PREROUTING -j KUBE-SERVICES; iptables -t nat -A OUTPUT -j KUBE-SERVICES"
+
+title "Install"
+here "kubectl apply -f daemonset/rbac.yaml"
+node "kube-router --version 2>&1"
+node "kube-router doctor -- $flags | grep -v ^ok"
 
 title "Start"
 start
@@ -49,12 +72,30 @@ node "kube-router status"
 node "curl -s -m 5 http://$vip/hostname"
 node "ipvsadm -ln -t $vip:80"
 
-title "Break: an annotation that means nothing"
-printf '# kubectl -n shop annotate service web kube-router.io/service.scheduler=fastest\n'
-kubectl -n shop annotate service web kube-router.io/service.scheduler=fastest
-sleep 2
-node "kube-router status | sed -n '/not used/,\$p'"
-kubectl -n shop annotate service web kube-router.io/service.scheduler- >/dev/null
+title "Break: an annotation that means nothing, and a policy that forbids too much"
+here "kubectl -n shop annotate service web kube-router.io/service.scheduler=fastest"
+here "kubectl apply -f examples/policy/network-policy.yaml"
+quietly_until "lab on node-1 kube-router status problems | grep fastest"
+quietly_until "lab on node-1 kube-router status policies | grep web-for-clients"
+printf '# kubectl -n shop exec %s -- curl -s -m 3 http://%s:8080/hostname\n' "$asker" "$asked_ip"
+lab on "shop.$asker" curl -s -m 3 "http://$asked_ip:8080/hostname" || printf '(exit status %s)\n' "$?"
+
+title "Read why"
+node "kube-router status problems"
+node "kube-router explain --from shop/$asker --to shop/$asked --port 8080"
+printf '# kube-router monitor --count 1\n'
+lab on node-1 timeout 120 kube-router monitor --count 1 2>&1 &
+watcher=$!
+while kill -0 "$watcher" 2>/dev/null; do
+  lab on "shop.$asker" curl -s -m 1 -o /dev/null "http://$asked_ip:8080/hostname"
+  sleep 1
+done
+wait "$watcher"
+node "kube-router doctor | grep -v ^ok"
+here "kubectl -n shop annotate service web kube-router.io/service.scheduler-"
+here "kubectl delete -f examples/policy/network-policy.yaml"
+quietly_until "! lab on node-1 kube-router status problems | grep fastest"
+node "kube-router status problems"
 
 title "Break: somebody deletes what is ours"
 node "ip link delete kube-dummy-if; sleep 1; ip -br -4 address show dev kube-dummy-if"
