@@ -76,7 +76,7 @@ title "Break: an annotation that means nothing, and a policy that forbids too mu
 here "kubectl -n shop annotate service web kube-router.io/service.scheduler=fastest"
 here "kubectl apply -f examples/policy/network-policy.yaml"
 quietly_until "lab on node-1 kube-router status problems | grep fastest"
-quietly_until "lab on node-1 kube-router status policies | grep web-for-clients"
+quietly_until "! lab on shop.$asker curl -s -m 2 -o /dev/null http://$asked_ip:8080/hostname"
 printf '# kubectl -n shop exec %s -- curl -s -m 3 http://%s:8080/hostname\n' "$asker" "$asked_ip"
 lab on "shop.$asker" curl -s -m 3 "http://$asked_ip:8080/hostname" || printf '(exit status %s)\n' "$?"
 

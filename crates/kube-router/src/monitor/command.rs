@@ -12,7 +12,8 @@ use crate::status::socket;
 use crate::terminal::Output;
 
 /// Shows packets that network policy refuses on this node, with pods by name and the policies that restrict them. It is a
-/// sample: of each pod and direction at most 10 refused packets a minute are logged.
+/// sample: at most 10 refused packets a minute are logged of pods restricted by the same policies (with iptables, of each
+/// pod) and direction.
 #[derive(Parser, Debug)]
 #[command(name = "kube-router monitor", bin_name = "kube-router monitor")]
 pub struct MonitorCommand {

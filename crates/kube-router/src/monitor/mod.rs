@@ -1,8 +1,9 @@
 //! `kube-router monitor`: packets that network policy refuses, as they are refused.
 //!
 //! Decided here: what of a refused packet is told. Rules log refused packets to a group of the kernel's packet log, at most
-//! ten a minute for each pod and direction, so this is a sample and never a count. Names of pods and policies are looked
-//! up when a packet is told: a policy that changed since may no longer refuse it.
+//! ten a minute by each chain that refuses (of a pod with iptables, of pods restricted alike with nftables), so this is a
+//! sample and never a count. Names of pods and policies are looked up when a packet is told: a policy that changed since
+//! may no longer refuse it.
 
 pub mod command;
 pub mod serve;
@@ -16,8 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::explain::{Explanation, Outcome, Question};
 
 /// What every reader has to know.
-pub const SAMPLE: &str =
-    "this is a sample: of each pod and direction at most 10 refused packets a minute are logged";
+pub const SAMPLE: &str = "this is a sample: at most 10 refused packets a minute are logged of pods that the same policies restrict";
 
 /// A refused packet. Fields are added, never renamed: scripts read them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
