@@ -217,21 +217,28 @@ fn marked_commands_run() {
     marked.iter().for_each(|code| type_in(code, &[]));
 }
 
-/// Against an API server with the Node and the Services that the pages name, and without a cluster behind it.
+/// Each page against an API server of its own, with the Nodes and the Service that pages name and no cluster behind it.
 #[tokio::test(flavor = "multi_thread")]
 async fn marked_kubectl_commands_run() {
+    let mut run = 0;
+    for page in pages() {
+        let marked: Vec<_> = page.blocks.iter().filter(|(_, mark)| *mark == Some(KUBECTL)).collect();
+        if marked.is_empty() {
+            continue;
+        }
+        let server = api_server().await;
+        let home = tempfile::tempdir().unwrap();
+        let kubeconfig = kubeconfig(home.path(), &server);
+        let environment = [("KUBECONFIG", &*kubeconfig), ("HOME", home.path())];
+        marked.iter().for_each(|(code, _)| type_in(code, &environment));
+        run += marked.len();
+    }
+    assert!(run >= 3, "{run} blocks are marked");
+}
+
+async fn api_server() -> ApiServer {
     let config = Config { listen: vec!["127.0.0.1:0".parse().unwrap()], ..Config::default() };
     let server = ApiServer::start(config).await.unwrap();
-    let home = tempfile::tempdir().unwrap();
-    let kubeconfig = home.path().join("kubeconfig");
-    let cluster = json!({ "server": format!("http://{}", server.addresses()[0]) });
-    let text = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "docs",
-        "clusters": [{ "name": "docs", "cluster": cluster }],
-        "users": [{ "name": "docs", "user": {} }],
-        "contexts": [{ "name": "docs", "context": { "cluster": "docs", "user": "docs" } }],
-    });
-    fs::write(&kubeconfig, text.to_string()).unwrap();
     let api = server.handle();
     for name in ["node-1", "node-2", "node-3"] {
         api.create(Resource::Nodes, json!({ "metadata": { "name": name } })).unwrap();
@@ -241,8 +248,18 @@ async fn marked_kubectl_commands_run() {
         "spec": { "ports": [{ "port": 80 }], "selector": { "app": "web" } },
     });
     api.create(Resource::Services, service).unwrap();
-    let marked = marked(KUBECTL);
-    assert!(marked.len() >= 3, "{} blocks are marked", marked.len());
-    let environment = [("KUBECONFIG", &*kubeconfig), ("HOME", home.path())];
-    marked.iter().for_each(|code| type_in(code, &environment));
+    server
+}
+
+fn kubeconfig(folder: &Path, server: &ApiServer) -> PathBuf {
+    let cluster = json!({ "server": format!("http://{}", server.addresses()[0]) });
+    let text = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "docs",
+        "clusters": [{ "name": "docs", "cluster": cluster }],
+        "users": [{ "name": "docs", "user": {} }],
+        "contexts": [{ "name": "docs", "context": { "cluster": "docs", "user": "docs" } }],
+    });
+    let path = folder.join("kubeconfig");
+    fs::write(&path, text.to_string()).unwrap();
+    path
 }
