@@ -36,6 +36,7 @@ use ipnet::IpNet;
 
 use crate::attributes::Attributes;
 use crate::config::Config;
+use crate::families::Families;
 use crate::family::Family;
 use crate::interner::Interner;
 use crate::source::PeerId;
@@ -75,6 +76,8 @@ pub struct Speaker {
     timers: BTreeSet<(Instant, PeerId)>,
     stale_time: std::time::Duration,
     events: VecDeque<Event>,
+    /// Families in which selection has begun, and which the caller has yet to be told.
+    began: Families,
 }
 
 impl Speaker {
@@ -93,6 +96,7 @@ impl Speaker {
             timers: BTreeSet::new(),
             stale_time: std::time::Duration::ZERO,
             events: VecDeque::new(),
+            began: Families::NONE,
         };
         let waits = config.graceful_restart.filter(|restart| restart.restarting);
         match waits {
@@ -100,7 +104,7 @@ impl Speaker {
                 speaker.deferral = Some(Deferral::new(now, restart.deferral));
                 speaker.tables.iter_mut().for_each(|tables| tables.table.set_waiting(true));
             }
-            None => speaker.events.extend(Family::ALL.map(Event::SelectionBegan)),
+            None => speaker.began = Families::all(),
         }
         speaker.set_routing(routing);
         speaker.apply(config, now);
@@ -187,7 +191,8 @@ impl Speaker {
         woken.into_iter().filter_map(|id| self.peer(id).map(|peer| peer.address)).collect()
     }
 
-    /// The next thing the caller should know.
+    /// The next thing the caller should know. That selection has begun comes after what was selected: whoever removes what
+    /// is not selected then knows all that is.
     pub fn next_event(&mut self) -> Option<Event> {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
@@ -200,7 +205,9 @@ impl Speaker {
                 return event;
             }
         }
-        None
+        let family = self.began.iter().next()?;
+        self.began.remove(family);
+        Some(Event::SelectionBegan(family))
     }
 
     fn peer(&self, id: PeerId) -> Option<&Peer> {

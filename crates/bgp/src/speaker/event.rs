@@ -21,8 +21,8 @@ pub enum Event {
         /// The best one first; none if there is no way any more.
         paths: SmallVec<[SelectedPath; 1]>,
     },
-    /// Selection has begun in this family: at the start, or when the peers have told us everything after a restart.
-    /// What was left in the kernel by a predecessor and is not selected may go.
+    /// Selection has begun in this family: at the start, or when the peers have told us everything after a restart. All
+    /// that is selected by then has been said before. What was left in the kernel by a predecessor and is not selected may go.
     SelectionBegan(Family),
     /// Two peers of one AS say that they are the same router: one of them is wrong, and paths of either may be
     /// preferred.

@@ -234,7 +234,7 @@ impl Speaker {
                 tables.select(id, &self.rules, &mut self.interner);
             }
             tables.groups.wake_all();
-            self.events.push_back(Event::SelectionBegan(family));
+            self.began.insert(family);
         }
         self.deferral = (!deferral.families.is_empty()).then_some(deferral);
     }

@@ -19,13 +19,16 @@ pub struct RouteLane {
     kernel: Option<Rtnetlink>,
     requests: Arc<Requests>,
     fou: Option<Fou>,
+    /// UDP ports that the last reading told of: one is told until it is closed, though the tunnels may go first by which
+    /// it was known.
+    told: BTreeSet<u16>,
 }
 
 impl RouteLane {
     /// A lane for what `scope` names. Its socket is opened at the first call, and anew after it failed; its port is
     /// added to `ports` before anything is written through it.
     pub fn new(scope: RouteScope, ports: OwnPorts) -> RouteLane {
-        RouteLane { scope, ports, kernel: None, requests: Arc::default(), fou: None }
+        RouteLane { scope, ports, kernel: None, requests: Arc::default(), fou: None, told: BTreeSet::new() }
     }
 
     /// Messages of the kernel that were left out when reading, for want of understanding.
@@ -50,12 +53,13 @@ impl Lane for RouteLane {
         let kernel =
             self.kernel().map_err(|source| ReadError { table: "routes", source: Box::new(source) })?;
         let mut rows = read::rows(kernel, &scope).inspect_err(|_| self.kernel = None)?;
-        let ports: BTreeSet<u16> =
-            rows.iter().filter_map(|(_, row)| tunnel_port(row)).chain(scope.udp_port).collect();
+        let mut ports = self.told.clone();
+        ports.extend(rows.iter().filter_map(|(_, row)| tunnel_port(row)).chain(scope.udp_port));
         // The mere question makes the kernel load the module where it can.
         if !ports.is_empty() {
             let open = fou::read(&mut self.fou, &ports);
             let open = open.map_err(|source| ReadError { table: "FoU ports", source: Box::new(source) })?;
+            self.told = open.iter().map(|(_, port)| *port).collect();
             rows.extend(open.into_iter().map(|(family, port)| (Key::FouPort(family, port), Row::FouPort)));
         }
         Ok(rows)

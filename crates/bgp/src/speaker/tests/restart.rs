@@ -239,6 +239,23 @@ fn our_restart_waits_for_the_peers() {
     }
 }
 
+/// Whoever removes what is not selected once selection has begun must know by then what is.
+#[test]
+fn what_is_selected_is_said_before_selection_began() {
+    let mut world = restarted(&[1]);
+    world.up_with(1, session(1, OURS));
+    world.reach(1, &["192.0.2.1/32"], path(1, V4, &[]));
+    world.reach(1, &["2001:db8:1::/64"], path(1, V6, &[]));
+    for family in Family::ALL {
+        world.speaker.update(peer(1), crate::Update::EndOfRib(family), world.now);
+    }
+    let events: Vec<Event> = std::iter::from_fn(|| world.speaker.next_event()).collect();
+    let (selected, began) = events.split_at(3);
+    assert!(selected.iter().all(|event| matches!(event, Event::Selected { .. })), "{events:?}");
+    assert!(began.iter().all(|event| matches!(event, Event::SelectionBegan(_))), "{events:?}");
+    assert_eq!(began.len(), 2);
+}
+
 /// A peer that keeps our paths while we restart drops them if we die a second time without having told them.
 #[test]
 fn our_own_paths_come_and_go_while_selection_waits() {
