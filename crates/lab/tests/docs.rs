@@ -252,7 +252,7 @@ async fn api_server() -> ApiServer {
 }
 
 fn kubeconfig(folder: &Path, server: &ApiServer) -> PathBuf {
-    let cluster = json!({ "server": format!("http://{}", server.addresses()[0]) });
+    let cluster = json!({ "server": format!("http://{}", server.addresses().first().unwrap()) });
     let text = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "docs",
         "clusters": [{ "name": "docs", "cluster": cluster }],
