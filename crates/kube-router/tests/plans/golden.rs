@@ -9,7 +9,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kube_router::kube::convert::Wire;
@@ -22,43 +22,23 @@ use kube_router::owner::Owner;
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::text;
+use crate::{files, text};
 
 #[test]
 fn rows_are_as_written() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
-    let mut cases: Vec<PathBuf> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
     // Those of the other controllers are read by their own tests.
-    cases.retain(|case| !case.ends_with("policies") && !case.ends_with("routes"));
-    cases.sort();
-    assert!(cases.len() > 20, "{} cases in {}", cases.len(), root.display());
-    let mut failures = String::new();
-    for case in &cases {
-        let rows = run(case);
-        let file = case.join("rows.txt");
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            fs::write(&file, rows).unwrap();
-        } else if fs::read_to_string(&file).unwrap_or_default() != rows {
-            let _ = writeln!(failures, "=== {} should hold\n{rows}", file.display());
-        }
-    }
-    assert!(failures.is_empty(), "{failures}\nUPDATE_GOLDEN=1 writes them");
+    let cases = files::cases("", &["policies", "routes"], 20);
+    files::are_as_written(&cases, run);
 }
 
 fn run(case: &Path) -> String {
-    let flags = fs::read_to_string(case.join("flags.txt")).unwrap_or_default();
-    let flags: Vec<&str> = flags.lines().map(str::trim).filter(|flag| !flag.is_empty()).collect();
+    let flags = files::flags(case);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let mut cluster = Cluster::new(Options::from_flags(&flags).unwrap());
-    let about_the_node = case.file_name().unwrap().to_string_lossy().starts_with("base_");
+    let about_the_node = files::is_about_the_node(case);
     let begin = Instant::now();
-    let mut states: Vec<PathBuf> = fs::read_dir(case)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
-        .collect();
-    states.sort(); // objects.yaml, then-…
     let mut shown = String::new();
-    for (number, state) in states.iter().enumerate() {
+    for (number, state) in files::states(case).iter().enumerate() {
         let yaml = fs::read_to_string(state).unwrap();
         let after = at(&yaml);
         for event in events(&yaml) {

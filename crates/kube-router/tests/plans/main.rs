@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests fail by panic
 
 mod cluster;
+mod files;
 mod golden;
 mod orders;
 mod ownership;

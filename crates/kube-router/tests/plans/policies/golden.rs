@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kube_router::network_policy::Subject;
 use kube_router::owner::Owner;
@@ -18,40 +18,21 @@ use serde_json::Value;
 
 use super::node::Node;
 use super::world::{Change, World};
-use crate::text;
+use crate::{files, text};
 
 #[test]
 fn rows_are_as_written() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/policies");
-    let mut cases: Vec<PathBuf> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
-    cases.sort();
-    assert!(cases.len() >= 10, "{} cases in {}", cases.len(), root.display());
-    let mut failures = String::new();
-    for case in &cases {
-        let rows = run(case);
-        let file = case.join("rows.txt");
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            fs::write(&file, rows).unwrap();
-        } else if fs::read_to_string(&file).unwrap_or_default() != rows {
-            let _ = writeln!(failures, "=== {} should hold\n{rows}", file.display());
-        }
-    }
-    assert!(failures.is_empty(), "{failures}\nUPDATE_GOLDEN=1 writes them");
+    let cases = files::cases("policies", &[], 10);
+    files::are_as_written(&cases, run);
 }
 
 fn run(case: &Path) -> String {
-    let flags = fs::read_to_string(case.join("flags.txt")).unwrap_or_default();
-    let flags: Vec<&str> = flags.lines().map(str::trim).filter(|flag| !flag.is_empty()).collect();
-    let about_the_node = case.file_name().unwrap().to_string_lossy().starts_with("base_") || about_maps(case);
-    let mut states: Vec<PathBuf> = fs::read_dir(case)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
-        .collect();
-    states.sort(); // objects.yaml, then-…
+    let flags = files::flags(case);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let about_the_node = files::is_about_the_node(case) || about_maps(case);
     let mut shown = String::new();
     let mut node: Option<(Node, World)> = None;
-    for state in states {
+    for state in files::states(case) {
         let world = world(&fs::read_to_string(&state).unwrap());
         let now = match node.take() {
             None => Node::of(&world, &flags, about_maps(case)),

@@ -213,13 +213,6 @@ impl Node {
 
     /// Every row wanted by owners for which `shown` holds. Panics as [`Self::rows`].
     pub(crate) fn rows_of(&self, shown: impl Fn(&Owner) -> bool) -> BTreeMap<Key, Row> {
-        let mut rows = BTreeMap::new();
-        for (owner, claims) in self.wanted.iter().filter(|(owner, _)| shown(owner)) {
-            for claim in claims {
-                let before = rows.insert(claim.key.clone(), claim.row.clone());
-                assert!(before.is_none_or(|row| row == claim.row), "{owner} disagrees about {:?}", claim.key);
-            }
-        }
-        rows
+        crate::files::rows(&self.wanted, shown)
     }
 }

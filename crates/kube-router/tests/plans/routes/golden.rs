@@ -20,22 +20,11 @@ use serde_json::Value;
 
 use super::node::Node;
 use super::speaker::PeerPath;
-use crate::{golden, text};
+use crate::{files, golden, text};
 
 #[test]
 fn rows_are_as_written() {
-    let cases = cases();
-    let mut failures = String::new();
-    for case in &cases {
-        let rows = run(case);
-        let file = case.join("rows.txt");
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            fs::write(&file, rows).unwrap();
-        } else if fs::read_to_string(&file).unwrap_or_default() != rows {
-            let _ = writeln!(failures, "=== {} should hold\n{rows}", file.display());
-        }
-    }
-    assert!(failures.is_empty(), "{failures}\nUPDATE_GOLDEN=1 writes them");
+    files::are_as_written(&cases(), run);
 }
 
 /// Whatever was before, a state of the cluster leads to the same rows and to the same words to peers.
@@ -43,7 +32,7 @@ fn rows_are_as_written() {
 fn every_state_is_as_from_scratch() {
     for case in cases() {
         let mut walked = node(&case);
-        for state in states(&case) {
+        for state in files::states(&case) {
             take(&mut walked, &state);
             let mut fresh = node(&case);
             take(&mut fresh, &state);
@@ -53,18 +42,14 @@ fn every_state_is_as_from_scratch() {
 }
 
 fn cases() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/routes");
-    let mut cases: Vec<PathBuf> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
-    cases.sort();
-    assert!(cases.len() >= 20, "{} cases in {}", cases.len(), root.display());
-    cases
+    files::cases("routes", &[], 20)
 }
 
 fn run(case: &Path) -> String {
-    let about_the_node = case.file_name().unwrap().to_string_lossy().starts_with("base_");
+    let about_the_node = files::is_about_the_node(case);
     let mut node = node(case);
     let mut shown = String::new();
-    for (number, state) in states(case).iter().enumerate() {
+    for (number, state) in files::states(case).iter().enumerate() {
         take(&mut node, state);
         if number > 0 {
             let _ = writeln!(shown, "\n# {}", state.file_name().unwrap().to_string_lossy());
@@ -76,19 +61,9 @@ fn run(case: &Path) -> String {
 
 /// A node with the flags of a case that knows nothing yet.
 fn node(case: &Path) -> Node {
-    let flags = fs::read_to_string(case.join("flags.txt")).unwrap_or_default();
-    let flags: Vec<&str> = flags.lines().map(str::trim).filter(|flag| !flag.is_empty()).collect();
+    let flags = files::flags(case);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     Node::new(Options::from_flags(&flags).unwrap())
-}
-
-fn states(case: &Path) -> Vec<PathBuf> {
-    let mut states: Vec<PathBuf> = fs::read_dir(case)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
-        .collect();
-    states.sort(); // objects.yaml, then-…
-    states
 }
 
 fn take(node: &mut Node, state: &Path) {

@@ -150,14 +150,7 @@ impl Node {
     /// # Panics
     /// When two owners, or two claims of one, want different rows under one key.
     pub(crate) fn rows_of(&self, shown: impl Fn(&Owner) -> bool) -> BTreeMap<Key, Row> {
-        let mut rows = BTreeMap::new();
-        for (owner, claims) in self.wanted.iter().filter(|(owner, _)| shown(owner)) {
-            for claim in claims {
-                let before = rows.insert(claim.key.clone(), claim.row.clone());
-                assert!(before.is_none_or(|row| row == claim.row), "{owner} disagrees about {:?}", claim.key);
-            }
-        }
-        rows
+        crate::files::rows(&self.wanted, shown)
     }
 }
 
