@@ -75,6 +75,12 @@ fn start_with(cluster: &mut Cluster, node: usize, flags: &[&str]) {
     cluster.start_agent(node).unwrap();
 }
 
+/// FRR neither dials nor keeps a peer whom only a default route leads to, unless told so.
+fn resolve_by_default(router: &Router) {
+    let line = "ip nht resolve-via-default";
+    inside(router, "vtysh", &["-d", "zebra", "-c", "configure terminal", "-c", line]);
+}
+
 /// The router's part: node 2 is behind another router. One that is `passive` waits to be dialled.
 fn two_hops(cluster: &Cluster, passive: bool) -> Config {
     let mut config = peers_with_all(cluster, 1);
@@ -101,6 +107,7 @@ async fn ports_hops_and_router_ids_are_those_of_the_flags() {
     let redirect: Vec<&str> = redirect.into_iter().chain(["-j", "REDIRECT", "--to-ports", "179"]).collect();
     inside(&router, "iptables", &redirect);
     router.start(two_hops(&cluster, true)).unwrap_or_else(|error| panic!("{error}"));
+    resolve_by_default(&router);
     for node in [1, 2] {
         let address = cluster.node(node).unwrap().addresses()[0];
         let said = session(&router, address).await;
@@ -113,9 +120,7 @@ async fn ports_hops_and_router_ids_are_those_of_the_flags() {
     // Nobody is there any more, and FRR dials agents where they listen.
     inside(&router, "iptables", &["-t", "nat", "-F", "PREROUTING"]);
     router.start(two_hops(&cluster, false)).unwrap_or_else(|error| panic!("{error}"));
-    // FRR dials nobody whom only a default route leads to, unless told so.
-    let by_default = "ip nht resolve-via-default";
-    inside(&router, "vtysh", &["-d", "zebra", "-c", "configure terminal", "-c", by_default]);
+    resolve_by_default(&router);
     let addresses = [1, 2].map(|node| own(&cluster, node)[0]);
     for address in addresses {
         let (router_line, line) =
