@@ -9,6 +9,7 @@ pub mod core;
 pub mod counters;
 pub mod doctor;
 pub mod explain;
+mod fnv;
 pub mod health;
 pub mod health_ports;
 pub mod kube;

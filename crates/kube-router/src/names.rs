@@ -58,7 +58,7 @@ pub mod set {
     pub const DESTINATION_PREFIX: &str = "KUBE-DST-";
     /// What is filled before it is swapped with a set, by a Go kube-router and by this one; a leftover if that was killed
     /// in between. 16 characters of a hash follow: base 32 there, hexadecimal here.
-    pub const TEMPORARY_PREFIX: &str = "TMP-";
+    pub const TEMPORARY_PREFIX: &str = linux::firewall::TEMPORARY_PREFIX;
 }
 
 /// Tables of nftables.

@@ -8,88 +8,22 @@
     reason = "a test fails by panicking, helpers too"
 )]
 
+mod pages;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use lab::api_server::{ApiServer, Config, Resource};
+use lab::cluster::{agent_program, kubeconfig_text};
 use lab::process::{command, run};
 use serde_json::json;
 
-/// Stands before a code block that is run here, with the programs that were built along.
-const HERE: &str = "<!-- run -->";
-/// Stands before a code block that is run here with `kubectl` and an API server.
-const KUBECTL: &str = "<!-- run: kubectl -->";
-/// Stand before code blocks that are run on a node with an agent: `crates/lab/tests/policy/documents.rs` does.
-const NODE: [&str; 4] = [
-    "<!-- run: node -->",
-    "<!-- run: node with iptables -->",
-    "<!-- run: node with nftables -->",
-    "<!-- run: node with ipvs -->",
-];
+use pages::{HERE, KUBECTL, Page, page, pages, root};
+
 /// What begins like this in a code span is a path of the repository.
 const FOLDERS: [&str; 8] =
     ["crates/", "docs/", "examples/", "scripts/", ".ci/", "target/x86_64", "daemonset/", "packaging/"];
-
-/// One page, taken apart.
-struct Page {
-    path: PathBuf,
-    /// Everything outside of code blocks.
-    prose: String,
-    /// Code blocks and their marks.
-    blocks: Vec<(String, Option<&'static str>)>,
-}
-
-fn root() -> PathBuf {
-    fs::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")).unwrap()
-}
-
-fn pages() -> Vec<Page> {
-    let mut pages = vec![page(root().join("README.md"))];
-    let mut folders = vec![root().join("docs")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-            if entry.is_dir() {
-                folders.push(entry);
-            } else if entry.extension().is_some_and(|extension| extension == "md") {
-                pages.push(page(entry));
-            }
-        }
-    }
-    assert!(pages.len() > 10, "only {} pages", pages.len());
-    pages
-}
-
-fn page(path: PathBuf) -> Page {
-    let text = fs::read_to_string(&path).unwrap();
-    let (mut prose, mut blocks) = (String::new(), Vec::new());
-    let mut block: Option<(String, Option<&'static str>)> = None;
-    let mut mark = None;
-    for line in text.lines() {
-        match (&mut block, line.starts_with("```")) {
-            (None, true) => block = Some((String::new(), mark.take())),
-            (Some(_), true) => blocks.extend(block.take()),
-            (Some((code, _)), false) => *code += &format!("{line}\n"),
-            (None, false) => {
-                mark = mark.or_else(|| mark_of(line, &path));
-                prose += &format!("{line}\n");
-            }
-        }
-    }
-    assert!(
-        block.is_none() && mark.is_none(),
-        "{}: a code block does not end, or a mark has none",
-        path.display()
-    );
-    Page { path, prose, blocks }
-}
-
-/// The mark a line is. One that nobody would run is a mistake.
-fn mark_of(line: &str, path: &Path) -> Option<&'static str> {
-    let known = [HERE, KUBECTL].into_iter().chain(NODE).find(|mark| *mark == line);
-    assert!(known.is_some() || !line.starts_with("<!-- run"), "{}: {line} is no mark", path.display());
-    known
-}
 
 impl Page {
     /// Code spans.
@@ -117,8 +51,7 @@ fn anchor(heading: &str) -> String {
 
 /// The agent that was built along with this test.
 fn agent() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let agent = test.parent().and_then(Path::parent).unwrap().join("kube-router");
+    let agent = agent_program().unwrap();
     assert!(agent.is_file(), "{} is missing: `cargo build -p kube-router`", agent.display());
     agent
 }
@@ -194,12 +127,6 @@ fn flag(word: &str) -> Option<&str> {
     name.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().filter(|name| !name.is_empty())
 }
 
-/// Every block with this mark, of all pages.
-fn marked(mark: &str) -> Vec<String> {
-    let blocks = pages().into_iter().flat_map(|page| page.blocks);
-    blocks.filter(|(_, its)| *its == Some(mark)).map(|(code, _)| code).collect()
-}
-
 /// Runs a block as a reader would type it, from the repository's root, with the built programs on the path.
 fn type_in(code: &str, environment: &[(&str, &Path)]) {
     let folder = agent().parent().unwrap().to_string_lossy().into_owned();
@@ -212,7 +139,8 @@ fn type_in(code: &str, environment: &[(&str, &Path)]) {
 
 #[test]
 fn marked_commands_run() {
-    let marked = marked(HERE);
+    let pages = pages();
+    let marked: Vec<&str> = pages.iter().flat_map(|page| page.marked(HERE)).collect();
     assert!(marked.len() >= 2, "{} blocks are marked", marked.len());
     marked.iter().for_each(|code| type_in(code, &[]));
 }
@@ -222,7 +150,7 @@ fn marked_commands_run() {
 async fn marked_kubectl_commands_run() {
     let mut run = 0;
     for page in pages() {
-        let marked: Vec<_> = page.blocks.iter().filter(|(_, mark)| *mark == Some(KUBECTL)).collect();
+        let marked: Vec<&str> = page.marked(KUBECTL).collect();
         if marked.is_empty() {
             continue;
         }
@@ -230,7 +158,7 @@ async fn marked_kubectl_commands_run() {
         let home = tempfile::tempdir().unwrap();
         let kubeconfig = kubeconfig(home.path(), &server);
         let environment = [("KUBECONFIG", &*kubeconfig), ("HOME", home.path())];
-        marked.iter().for_each(|(code, _)| type_in(code, &environment));
+        marked.iter().for_each(|code| type_in(code, &environment));
         run += marked.len();
     }
     assert!(run >= 3, "{run} blocks are marked");
@@ -252,14 +180,9 @@ async fn api_server() -> ApiServer {
 }
 
 fn kubeconfig(folder: &Path, server: &ApiServer) -> PathBuf {
-    let cluster = json!({ "server": format!("http://{}", server.addresses().first().unwrap()) });
-    let text = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "docs",
-        "clusters": [{ "name": "docs", "cluster": cluster }],
-        "users": [{ "name": "docs", "user": {} }],
-        "contexts": [{ "name": "docs", "context": { "cluster": "docs", "user": "docs" } }],
-    });
+    let url = format!("http://{}", server.addresses().first().unwrap());
+    let text = kubeconfig_text(&json!({ "server": url }), &json!({}));
     let path = folder.join("kubeconfig");
-    fs::write(&path, text.to_string()).unwrap();
+    fs::write(&path, text).unwrap();
     path
 }

@@ -14,6 +14,7 @@ mod traces;
 use std::collections::BTreeMap;
 
 pub use scope::{FirewallScope, ForeignPlace};
+pub use sets::TEMPORARY_PREFIX;
 pub use sets_lane::SetsLane;
 pub use traces::may_hold;
 

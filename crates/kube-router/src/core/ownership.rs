@@ -220,10 +220,7 @@ fn bridge_port(key: &Key) -> Option<Name> {
 /// The UDP port that a tunnel of ours sends to.
 fn tunnel_port(key: &Key, row: &Row) -> Option<u16> {
     let (Key::Link(name), Row::Link(link)) = (key, row) else { return None };
-    match &link.kind {
-        LinkKind::Tunnel(tunnel) if is_our_tunnel(name, &link.kind) => tunnel.udp_port,
-        _ => None,
-    }
+    link.udp_port().filter(|_| is_our_tunnel(name, &link.kind)).map(|(_, port)| port)
 }
 
 /// Early Go kube-routers named a tunnel after its other end, without the dots.

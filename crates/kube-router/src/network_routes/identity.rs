@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use bgp::Asn;
 
 use crate::annotations::node as annotation;
+use crate::fnv::fnv1a;
 use crate::kube::model::{Kind, Node, ObjectName};
 use crate::objection::Objection;
 use crate::options::{Bgp, RouterId};
@@ -44,10 +45,7 @@ fn generated(ip: IpAddr) -> Ipv4Addr {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),
     };
-    let hash = octets
-        .iter()
-        .fold(0x811c_9dc5_u32, |hash, octet| (hash ^ u32::from(*octet)).wrapping_mul(0x0100_0193));
-    Ipv4Addr::from(hash)
+    Ipv4Addr::from(fnv1a(&octets))
 }
 
 /// Where the speaker listens: the addresses its annotation names, otherwise the best of each family.

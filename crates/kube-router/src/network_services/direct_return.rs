@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use linux::row::{ChainKey, FilterTable, PolicyRuleKey, Position, Protocol, Route, RouteKind};
 use linux::rule::{Action, Match, Rule};
 
+use crate::fnv::fnv1a;
 use crate::names;
 
 /// Marks are tried so often after the first one was another service's. Upstream goes on for ever; with as many services
@@ -95,8 +96,7 @@ fn marks(ip: IpAddr, protocol: Protocol, port: u16) -> impl Iterator<Item = u32>
 }
 
 fn hash(text: &str) -> u32 {
-    let fold = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-    text.bytes().fold(0x811c_9dc5, fold) & names::mark::DSR_MASK
+    fnv1a(text.as_bytes()) & names::mark::DSR_MASK
 }
 
 #[cfg(test)]

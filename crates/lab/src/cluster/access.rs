@@ -21,8 +21,7 @@ impl Cluster {
     /// `/var/lib/kube-router/kubeconfig`, else what the kubelet gives to pods, of which this sets the variables. The
     /// files are the caller's to write, in the node's namespaces.
     pub fn set_agent_without_master(&mut self, index: usize, server: SocketAddr) -> Result<(), Error> {
-        let command =
-            index.checked_sub(1).and_then(|at| self.commands.get_mut(at)).ok_or(Error::NoNode(index))?;
+        let command = self.command_mut(index)?;
         command.master = None;
         command.environment = vec![
             ("KUBERNETES_SERVICE_HOST".to_owned(), server.ip().to_string()),

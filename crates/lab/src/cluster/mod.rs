@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub use agent::Agent;
 pub use authority::{Authority, Pair};
@@ -107,7 +107,8 @@ impl Cluster {
     ) -> Result<Self, Error> {
         let kubeconfig = fabric.folder().join("kubeconfig");
         let local = api.addresses().into_iter().find(|address| address.ip().is_loopback());
-        let text = kubeconfig_text(local.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))));
+        let server = local.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let text = kubeconfig_text(&json!({ "server": format!("http://{server}") }), &json!({}));
         std::fs::write(&kubeconfig, text)
             .map_err(|source| Error::Log { path: kubeconfig.clone(), source })?;
         let agents = nodes.iter().map(|_| None).collect();
@@ -223,11 +224,15 @@ impl Cluster {
         index: usize,
         flags: impl IntoIterator<Item = S>,
     ) -> Result<(), Error> {
-        let command =
-            index.checked_sub(1).and_then(|at| self.commands.get_mut(at)).ok_or(Error::NoNode(index))?;
+        let command = self.command_mut(index)?;
         command.arguments.truncate(FIXED_ARGUMENTS);
         command.arguments.extend(flags.into_iter().map(Into::into));
         Ok(())
+    }
+
+    /// What the agent of node number `index` (from 1) is started by.
+    fn command_mut(&mut self, index: usize) -> Result<&mut agent::Command, Error> {
+        index.checked_sub(1).and_then(|at| self.commands.get_mut(at)).ok_or(Error::NoNode(index))
     }
 }
 
@@ -257,12 +262,12 @@ where
     }
 }
 
-/// JSON is YAML, and kubectl reads it.
-fn kubeconfig_text(server: SocketAddr) -> String {
+/// A kubeconfig with one cluster and one user, which hold these fields. JSON is YAML, and kubectl reads it.
+pub fn kubeconfig_text(cluster: &Value, user: &Value) -> String {
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-        "clusters": [{ "name": "lab", "cluster": { "server": format!("http://{server}") } }],
-        "users": [{ "name": "lab", "user": {} }],
+        "clusters": [{ "name": "lab", "cluster": cluster }],
+        "users": [{ "name": "lab", "user": user }],
         "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "lab" } }],
     })
     .to_string()

@@ -5,7 +5,7 @@
 //! services in the kernel has a mark of its own and runs in the VM.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use lab::api_server::Resource;
@@ -16,15 +16,9 @@ use lab::process;
 use serde_json::{Value, json};
 
 use crate::operator::asked;
+use crate::pages::{IPTABLES, IPVS, NFTABLES, NODE, pages};
 use crate::stage::SOON;
 
-/// Before a block for either packet filter; `crates/lab/tests/docs.rs` knows the same marks.
-const NODE: &str = "<!-- run: node -->";
-/// Before blocks for one of them.
-const IPTABLES: &str = "<!-- run: node with iptables -->";
-const NFTABLES: &str = "<!-- run: node with nftables -->";
-/// Before a block that wants the service proxy.
-const IPVS: &str = "<!-- run: node with ipvs -->";
 /// Flags of the agents. No tunnels: not every kernel has them, and one subnet needs none.
 const FLAGS: [&str; 6] = [
     "--run-firewall=true",
@@ -57,7 +51,12 @@ async fn marked_commands_run_with_ipvs() {
 }
 
 async fn marked_commands_run(marks: &[&str], flags: &[&str]) {
-    let marked: Vec<(String, String)> = marks.iter().flat_map(|mark| blocks(mark)).collect();
+    let pages = pages();
+    let marked: Vec<(&Path, &str)> = marks
+        .iter()
+        .flat_map(|mark| pages.iter().map(move |page| (page, mark)))
+        .flat_map(|(page, mark)| page.marked(mark).map(|code| (page.path.as_path(), code)))
+        .collect();
     assert!(marked.len() >= marks.len(), "{} blocks are marked", marked.len());
     let cluster = cluster(flags).await;
     let database = SocketAddr::new(address(&cluster, "shop", "db"), DATABASE);
@@ -65,34 +64,12 @@ async fn marked_commands_run(marks: &[&str], flags: &[&str]) {
     let refused = client.rate(Protocol::Tcp, database, 2, Duration::from_secs(3600));
     let mut failed = Vec::new();
     for (page, code) in marked {
-        if let Err(error) = type_in(&cluster, code.clone()).await {
-            failed.push(format!("{page}:\n{code}\n{error}\n"));
+        if let Err(error) = type_in(&cluster, code.to_owned()).await {
+            failed.push(format!("{}:\n{code}\n{error}\n", page.display()));
         }
     }
     refused.stop().await;
     assert!(failed.is_empty(), "with {flags:?}: {}", failed.join("\n"));
-}
-
-/// Blocks of the shell behind this mark, each with the page it is on.
-fn blocks(mark: &str) -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let mut pages: Vec<PathBuf> =
-        docs.filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
-    pages.push(root.join("README.md"));
-    pages.sort();
-    pages.iter().flat_map(|page| blocks_of(page, mark)).collect()
-}
-
-fn blocks_of(page: &Path, mark: &str) -> Vec<(String, String)> {
-    let name = page.file_name().unwrap().to_string_lossy().into_owned();
-    let text = std::fs::read_to_string(page).unwrap();
-    let begin = format!("{mark}\n```sh\n");
-    let codes = text.split(&begin).skip(1).map(|rest| rest.split("\n```").next().unwrap().to_owned());
-    let blocks: Vec<(String, String)> = codes.map(|code| (name.clone(), code)).collect();
-    let marks = text.lines().filter(|line| *line == mark).count();
-    assert_eq!(blocks.len(), marks, "{name}: a block of the shell stands behind each {mark}");
-    blocks
 }
 
 /// Two nodes with agents, and the pods and the policy of the pages; returns when the policy is in force.

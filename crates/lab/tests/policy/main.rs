@@ -28,6 +28,9 @@ mod itself;
 mod judge;
 mod nodes;
 mod operator;
+#[path = "../pages/mod.rs"]
+#[allow(dead_code, reason = "`docs.rs` asks for the rest")]
+mod pages;
 mod path_mtu;
 mod random;
 mod service_flows;

@@ -20,8 +20,7 @@ use crate::tables::{NFTABLES, cluster};
 const NODES: [(&str, usize); 6] = [("x/a", 1), ("x/b", 1), ("x/c", 2), ("y/a", 2), ("z/a", 3), ("z/b", 1)];
 
 fn program() -> PathBuf {
-    let beside = || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("kube-router");
-    std::env::var_os("KUBE_ROUTER_BIN").map_or_else(beside, PathBuf::from)
+    lab::cluster::agent_program().unwrap()
 }
 
 /// Runs a command of kube-router on a node, whatever its exit status, which is the last line of the output.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use lab::api_server::Resource;
-use lab::cluster::Cluster;
+use lab::cluster::{Cluster, kubeconfig_text};
 use lab::process::{self, command};
 use serde_json::{Value, json};
 
@@ -36,13 +36,8 @@ fn tool(cluster: &Cluster, line: &str) -> String {
 /// A node on which nothing has run yet, with the kubeconfig the manifest wants there.
 async fn node() -> Cluster {
     let cluster = Cluster::builder().nodes(1).start().await.unwrap();
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u" } }],
-        "clusters": [{ "name": "c", "cluster": { "server": server(&cluster) } }],
-        "users": [{ "name": "u", "user": {} }],
-    });
-    let write = move || fs::write("/var/lib/kube-router/kubeconfig", config.to_string());
+    let config = kubeconfig_text(&json!({ "server": server(&cluster) }), &json!({}));
+    let write = move || fs::write("/var/lib/kube-router/kubeconfig", config);
     cluster.node(1).unwrap().namespace().run(write).unwrap().unwrap();
     cluster
 }

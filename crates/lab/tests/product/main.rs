@@ -28,8 +28,7 @@ fn root() -> PathBuf {
 
 /// The agent that was built along with this test.
 fn agent() -> PathBuf {
-    let beside = || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("kube-router");
-    let agent = std::env::var_os("KUBE_ROUTER_BIN").map_or_else(beside, PathBuf::from);
+    let agent = lab::cluster::agent_program().unwrap();
     assert!(agent.is_file(), "{} is missing: `cargo build -p kube-router`", agent.display());
     agent
 }

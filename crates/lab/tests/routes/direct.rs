@@ -7,7 +7,9 @@ use lab::api_server::Resource;
 use lab::probe::Protocol;
 use serde_json::{Value, json};
 
-use crate::setup::{PATIENCE, addresses, everyone_reaches_everyone, ip, knows, learned, routed};
+use crate::setup::{
+    PATIENCE, addresses, agent, everyone_reaches_everyone, ip, knows, learned, routed, status,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_reach_pods_on_every_node() {
@@ -46,7 +48,7 @@ async fn pods_reach_pods_on_every_node() {
 
 /// The agent's own account agrees with the kernel's.
 fn status_tells_of_peers_and_routes(cluster: &lab::cluster::Cluster) {
-    let status: Value = serde_json::from_str(&agent(cluster, "status peers routes -o json")).unwrap();
+    let status = status(cluster, 1, "peers routes");
     let peers = status["peers"].as_array().unwrap();
     let nodes: Vec<&str> = peers.iter().map(|peer| peer["node"].as_str().unwrap()).collect();
     assert_eq!(nodes, ["node-2", "node-3"], "{status:#}");
@@ -68,22 +70,15 @@ fn status_tells_of_peers_and_routes(cluster: &lab::cluster::Cluster) {
         );
         assert_eq!(route["programmed"], true, "{route:#}");
     }
-    let text = agent(cluster, "status");
+    let text = agent(cluster, 1, "status");
     assert!(text.contains("established for") && text.contains("node node-2"), "{text}");
     // What is planned and what the kernel does for one pod, in one answer.
     let to = addresses(cluster, 2).unwrap()[0];
     let told: Value =
-        serde_json::from_str(&agent(cluster, &format!("explain --from node --to {to} -o json"))).unwrap();
+        serde_json::from_str(&agent(cluster, 1, &format!("explain --from node --to {to} -o json"))).unwrap();
     let path = &told["paths"][0];
     assert_eq!(path["planned"]["node"], "node-2", "{told:#}");
     assert_eq!(path["planned"]["link"], path["route"]["link"], "{told:#}");
-}
-
-/// A command of kube-router on node 1.
-fn agent(cluster: &lab::cluster::Cluster, arguments: &str) -> String {
-    let beside = || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("kube-router");
-    let program = std::env::var_os("KUBE_ROUTER_BIN").map_or_else(beside, std::path::PathBuf::from);
-    cluster.on_node(1, &format!("{} {arguments}", program.display())).unwrap()
 }
 
 /// Others take a route, a rule away: both are back within what a person notices.

@@ -140,12 +140,16 @@ pub(crate) async fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, Stri
     asked.unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
+/// What a command of kube-router says on a node.
+pub(crate) fn agent(cluster: &Cluster, node: usize, arguments: &str) -> String {
+    let program = lab::cluster::agent_program().unwrap();
+    let line = format!("{} {arguments}", program.display());
+    cluster.on_node(node, &line).unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// `kube-router status` of a node's agent, of these parts or, with none, of all.
 pub(crate) fn status(cluster: &Cluster, node: usize, parts: &str) -> Value {
-    let beside = || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("kube-router");
-    let program = std::env::var_os("KUBE_ROUTER_BIN").map_or_else(beside, std::path::PathBuf::from);
-    let line = format!("{} status {parts} -o json", program.display());
-    let text = cluster.on_node(node, &line).unwrap_or_else(|error| panic!("{error}"));
+    let text = agent(cluster, node, &format!("status {parts} -o json"));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use lab::api_server::{Resource, Tls};
-use lab::cluster::{Authority, Cluster, Pair, eventually};
+use lab::cluster::{Authority, Cluster, Pair, eventually, kubeconfig_text};
 use lab::probe::{Failure, Protocol, matrix};
 use serde_json::json;
 
@@ -44,17 +44,12 @@ fn text(path: &Path) -> String {
 
 /// A kubeconfig for this server, with the files beside it.
 fn kubeconfig(server: SocketAddr) -> String {
-    json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-        "clusters": [{ "name": "lab", "cluster": {
-            "server": format!("https://{server}"), "certificate-authority": format!("{OWN}/ca.crt"),
-        } }],
-        "users": [{ "name": "agent", "user": {
-            "client-certificate": format!("{OWN}/agent.crt"), "client-key": format!("{OWN}/agent.key"),
-        } }],
-        "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "agent" } }],
-    })
-    .to_string()
+    let cluster =
+        json!({ "server": format!("https://{server}"), "certificate-authority": format!("{OWN}/ca.crt") });
+    let user = json!({
+        "client-certificate": format!("{OWN}/agent.crt"), "client-key": format!("{OWN}/agent.key"),
+    });
+    kubeconfig_text(&cluster, &user)
 }
 
 /// Gives a node a kubeconfig and what it names.

@@ -90,8 +90,7 @@ pub(crate) fn tool(cluster: &Cluster, node: usize, line: &str) -> String {
 
 /// The agent's binary, as the cluster finds it.
 pub(crate) fn agent_program() -> PathBuf {
-    let beside = || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("kube-router");
-    std::env::var_os("KUBE_ROUTER_BIN").map_or_else(beside, PathBuf::from)
+    lab::cluster::agent_program().unwrap()
 }
 
 /// Everything a node's kernel holds that the agent could have written, as other tools print it: virtual servers, sets,

@@ -77,11 +77,14 @@ fn fill(sets: &mut Sets, name: &str, members: &[Member]) -> Result<(), Refusal> 
     }
 }
 
+/// What a set's successor is named by until both are swapped; 16 hexadecimal digits follow.
+pub const TEMPORARY_PREFIX: &str = "TMP-";
+
 /// Like Go kube-router's temporary sets: a prefix and a hash, well below the length limit.
 fn temporary_name(name: &str) -> String {
     // FNV-1a; only has to differ between sets, and be the same after a restart.
     let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    format!("TMP-{:016X}", name.bytes().fold(0xcbf2_9ce4_8422_2325, fold))
+    format!("{TEMPORARY_PREFIX}{:016X}", name.bytes().fold(0xcbf2_9ce4_8422_2325, fold))
 }
 
 fn destroy_one(sets: &mut Sets, name: &str) -> Result<(), Error> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::lane::{Change, Lane, ReadError, Refusal};
 use crate::netlink::{Error, OwnPorts, Requests};
-use crate::row::{Key, LinkKind, Row};
+use crate::row::{Key, Row};
 
 use super::fou::{self, Fou};
 use super::socket::{Rtnetlink, Undecoded};
@@ -93,13 +93,8 @@ impl Lane for RouteLane {
 
 /// The UDP port a tunnel sends to.
 fn tunnel_port(row: &Row) -> Option<u16> {
-    match row {
-        Row::Link(link) => match link.kind {
-            LinkKind::Tunnel(tunnel) => tunnel.udp_port,
-            _ => None,
-        },
-        _ => None,
-    }
+    let Row::Link(link) = row else { return None };
+    link.udp_port().map(|(_, port)| port)
 }
 
 /// Outcomes of a stage, by position of the change.

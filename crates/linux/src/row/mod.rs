@@ -190,9 +190,7 @@ impl Row {
             }
             (_, Row::Route(route)) => needs.extend(route.link.clone().map(Key::Link)),
             (_, Row::Link(link)) => {
-                if let LinkKind::Tunnel(Tunnel { local, udp_port: Some(port), .. }) = link.kind {
-                    needs.push(Key::FouPort(Family::of(&local), port));
-                }
+                needs.extend(link.udp_port().map(|(family, port)| Key::FouPort(family, port)));
             }
             _ => {}
         }

@@ -129,6 +129,18 @@ pub struct Link {
     pub mtu: Option<u32>,
 }
 
+impl Link {
+    /// The port that a tunnel in UDP sends to, in the family of its ends.
+    pub fn udp_port(&self) -> Option<(Family, u16)> {
+        match self.kind {
+            LinkKind::Tunnel(Tunnel { local, udp_port, .. }) => {
+                udp_port.map(|port| (Family::of(&local), port))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Address and route scope (`RT_SCOPE_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
