@@ -170,18 +170,20 @@ impl Scheduler {
         }
     }
 
+    /// The condition goes before the name of the node: from the name on, the status is the kubelet's, and a merge
+    /// after it could take back that the pod is ready.
     fn bind(&mut self, key: PodKey, node: String, pod: &Value) {
         let space = Some(key.0.as_str());
-        let patch = json!({"spec": {"nodeName": node}});
-        if let Err(error) = self.handle.patch(Resource::Pods, space, &key.1, &patch) {
-            tracing::debug!(%error, namespace = key.0, pod = key.1, "not bound");
-            return;
-        }
         let scheduled = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now()});
         if items(pod, &["status", "conditions"]).is_empty() {
             // A pod deleted in between needs no condition.
             let _ =
                 self.handle.patch_status(Resource::Pods, space, &key.1, &json!({"conditions": [scheduled]}));
+        }
+        let patch = json!({"spec": {"nodeName": node}});
+        if let Err(error) = self.handle.patch(Resource::Pods, space, &key.1, &patch) {
+            tracing::debug!(%error, namespace = key.0, pod = key.1, "not bound");
+            return;
         }
         self.count(key, node, owner(pod));
     }
