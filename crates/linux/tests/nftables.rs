@@ -847,7 +847,10 @@ fn no_packet_sees_a_state_in_between() {
                 sender.join().unwrap()
             });
             silent.set_nonblocking(true).unwrap();
-            assert!(silent.recv(&mut [0; 8]).is_err(), "none arrived at the shut port, {refused} of {sent} refused");
+            assert!(
+                silent.recv(&mut [0; 8]).is_err(),
+                "none arrived at the shut port, {refused} of {sent} refused"
+            );
             assert_eq!(sent, refused, "every datagram to the shut port is refused");
             // That the rules are what kept it out: without them it arrives.
             let all: Vec<Change> = read(&mut lane).into_keys().map(gone).collect();

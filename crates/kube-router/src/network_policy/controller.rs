@@ -75,7 +75,7 @@ impl Controller for NetworkPolicies {
         }
         self.touched.pods_here = true;
         // Policies may have changed while nobody was here to cut flows.
-        self.touched.flows.extend(self.index.pods_here().iter().flat_map(|pod| pod.ips.iter().copied()));
+        self.touched.flows.extend(self.index.pods_here().iter().flat_map(|pod| pod.ips().iter().copied()));
     }
 
     fn store_changed(&mut self, dirty: &Dirty, inputs: Inputs<'_>) {
@@ -214,7 +214,7 @@ impl NetworkPolicies {
         let pods = self.index.pods_here();
         let mut claims = Vec::new();
         for family in self.families() {
-            let of_family = pods.iter().filter_map(|pod| Some((pod.id.clone(), pod.ip(family)?)));
+            let of_family = pods.iter().filter_map(|pod| Some((pod.id().clone(), pod.ip(family)?)));
             let of_family: Vec<_> = of_family.collect();
             claims.extend(frame::claims(family, &of_family, inputs.node, inputs.options));
             let settings = BRIDGE_SETTINGS.iter().filter(|(of, _)| *of == family);

@@ -22,14 +22,14 @@ use crate::status::PodState;
 /// The pods of this node. O(pods of this node × policies that select them).
 pub(super) fn pods(index: &Index, node: &ThisNode, rows: &Reconciler<Owner>) -> Vec<PodState> {
     let state = |pod: &KnownPod| {
-        let policies = index.pod(&pod.id).map(|(_, group)| index.policies_of(group)).unwrap_or_default();
+        let policies = index.pod(pod.id()).map(|(_, group)| index.policies_of(group)).unwrap_or_default();
         let restricting = |direction| {
             let policies = policies.iter().filter(|policy| policy.permits(direction).is_some());
             policies.map(|policy| policy.id.to_string()).collect()
         };
         PodState {
-            pod: pod.id.to_string(),
-            addresses: pod.ips.iter().map(ToString::to_string).collect(),
+            pod: pod.id().to_string(),
+            addresses: pod.ips().iter().map(ToString::to_string).collect(),
             ingress: restricting(Direction::Ingress),
             egress: restricting(Direction::Egress),
             programmed: keys(pod, index, node).iter().all(|key| rows.actual(key).is_some()),
@@ -46,7 +46,7 @@ fn keys(pod: &KnownPod, index: &Index, node: &ThisNode) -> Vec<Key> {
         ips.flat_map(|ip| Direction::ALL.map(|direction| shared::verdict_key(ip, direction))).collect()
     } else {
         let chain =
-            |ip| ChainKey { family: Family::of(&ip), table: FilterTable::Filter, name: pod_chain(&pod.id) };
+            |ip| ChainKey { family: Family::of(&ip), table: FilterTable::Filter, name: pod_chain(pod.id()) };
         ips.map(|ip| Key::Chain(chain(ip))).collect()
     }
 }
@@ -91,7 +91,7 @@ fn is_own_node(path: &PathHop, source: IpAddr, inputs: Inputs<'_>) -> bool {
 
 fn node_of(index: &Index, ip: IpAddr, inputs: Inputs<'_>) -> Option<String> {
     let (pod, _) = index.pods_at(ip).next()?;
-    Some(inputs.store.pod(&pod.id)?.node.as_ref()?.to_string())
+    Some(inputs.store.pod(pod.id())?.node.as_ref()?.to_string())
 }
 
 fn hop(judgement: Judgement, here: bool, node: Option<String>) -> PolicyHop {

@@ -23,7 +23,7 @@ impl NetworkPolicies {
     /// that name it as a peer know it. O(policies that select it + rules of this node's first chains).
     pub(super) fn is_guarded(&self, pod: &Pod, inputs: Inputs<'_>, rows: &Rows) -> bool {
         let Some((known, group)) = self.index().pod(&pod.id) else { return false };
-        if !known.here || *known.ips != *pod.ips {
+        if !known.here || *known.ips() != *pod.ips {
             return false;
         }
         let policies = self.index().policies_of(group);

@@ -27,6 +27,7 @@ mod subject;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use linux::reconciler::Claim;
@@ -118,7 +119,8 @@ impl NetworkServices {
     /// These pods came, went or changed. O(their addresses).
     fn pods_changed<'a>(&mut self, changed: impl IntoIterator<Item = &'a ObjectName>, inputs: Inputs<'_>) {
         for id in changed {
-            self.dirty_pods |= self.pods.replace(id, inputs.store.pod(id), &inputs.node.name);
+            self.dirty_pods |=
+                self.pods.replace(id, inputs.store.pod(id).map(Arc::as_ref), &inputs.node.name);
         }
     }
 

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use linux::row::Name;
 
@@ -33,7 +34,7 @@ pub(super) struct Announcements(BTreeMap<ObjectName, Announcement>);
 struct Announcement {
     told: Announced,
     /// The object with the announced addresses, once there is one.
-    pod: Option<Pod>,
+    pod: Option<Arc<Pod>>,
 }
 
 impl Announced {
@@ -50,15 +51,15 @@ impl Announced {
 
 impl Announcements {
     /// The pod as announced, where the API server is behind. O(log announcements), and nearly always there is none.
-    pub(super) fn pod(&self, id: &ObjectName) -> Option<&Pod> {
+    pub(super) fn pod(&self, id: &ObjectName) -> Option<&Arc<Pod>> {
         self.0.get(id)?.pod.as_ref()
     }
 
     /// Takes in an announcement; `object` is what the API server shows under its name.
-    pub(super) fn add(&mut self, told: Announced, object: Option<&Pod>, here: &Name) {
+    pub(super) fn add(&mut self, told: Announced, object: Option<&Arc<Pod>>, here: &Name) {
         let id = told.id.clone();
         self.0.insert(id.clone(), Announcement { told, pod: None });
-        self.object_is(&id, object, here);
+        self.object_is(&id, object.map(Arc::as_ref), here);
     }
 
     /// The object is like this now.
@@ -69,7 +70,7 @@ impl Announcements {
         if object.is_some_and(|pod| pod.host_network || told.has_addresses_of(pod)) {
             self.0.remove(id);
         } else {
-            announcement.pod = object.map(|pod| Pod { ips: told.ips.clone(), ..pod.clone() });
+            announcement.pod = object.map(|pod| Arc::new(Pod { ips: told.ips.clone(), ..pod.clone() }));
         }
     }
 

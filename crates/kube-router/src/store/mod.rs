@@ -8,16 +8,19 @@
 //! complete, and between lists, what was known stays true.
 
 mod announced;
+mod by_name;
 mod dirty;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use linux::row::Name;
 
 pub use announced::Announced;
 use announced::Announcements;
+use by_name::PodByName;
 pub use dirty::Dirty;
 
 use crate::kube::model::{
@@ -37,7 +40,7 @@ pub struct Store {
     /// The Service of each slice, to find it by its own name.
     slice_service: BTreeMap<ObjectName, Name>,
     nodes: BTreeMap<Name, Node>,
-    pods: BTreeMap<ObjectName, Pod>,
+    pods: BTreeSet<PodByName>,
     announcements: Announcements,
     namespaces: BTreeMap<Name, Namespace>,
     policies: BTreeMap<ObjectName, NetworkPolicy>,
@@ -66,7 +69,7 @@ impl Store {
             slices: BTreeMap::new(),
             slice_service: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            pods: BTreeMap::new(),
+            pods: BTreeSet::new(),
             announcements: Announcements::default(),
             namespaces: BTreeMap::new(),
             policies: BTreeMap::new(),
@@ -122,7 +125,7 @@ impl Store {
     /// Takes in what the CNI plugin says of a pod it wires. O(log n).
     pub fn announce(&mut self, told: Announced) -> Dirty {
         let (id, before) = (told.id.clone(), self.pod(&told.id).cloned());
-        self.announcements.add(told, self.pods.get(&id), &self.own_node);
+        self.announcements.add(told, self.pods.get(&id).map(PodByName::pod), &self.own_node);
         self.pod_after(id, before)
     }
 
@@ -133,7 +136,7 @@ impl Store {
         self.pod_after(id.clone(), before)
     }
 
-    fn pod_after(&self, id: ObjectName, before: Option<Pod>) -> Dirty {
+    fn pod_after(&self, id: ObjectName, before: Option<Arc<Pod>>) -> Dirty {
         let mut dirty = Dirty::default();
         if self.pod(&id) != before.as_ref() {
             dirty.pods.insert(id);
@@ -144,7 +147,10 @@ impl Store {
     /// The pod that was announced, if it is known as a pod of this node with the announced addresses, whoever said so.
     pub fn wired(&self, told: &Announced) -> Option<&Pod> {
         let here = |pod: &&Pod| pod.node.as_ref() == Some(&self.own_node);
-        self.pod(&told.id).filter(here).filter(|pod| told.is_about(pod) && told.has_addresses_of(pod))
+        self.pod(&told.id)
+            .map(Arc::as_ref)
+            .filter(here)
+            .filter(|pod| told.is_about(pod) && told.has_addresses_of(pod))
     }
 
     /// Pods that are wired and that the API server does not show with their addresses yet; whether it shows them at all.
@@ -202,14 +208,15 @@ impl Store {
         self.nodes.values()
     }
 
-    /// A Pod by name.
-    pub fn pod(&self, id: &ObjectName) -> Option<&Pod> {
-        self.announcements.pod(id).or_else(|| self.pods.get(id))
+    /// A Pod by name. Whoever keeps it shares it: of pods there are too many to copy.
+    pub fn pod(&self, id: &ObjectName) -> Option<&Arc<Pod>> {
+        self.announcements.pod(id).or_else(|| self.pods.get(id).map(PodByName::pod))
     }
 
     /// Every Pod watched, by namespace and name.
-    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
-        self.pods.values().map(|pod| self.announcements.pod(&pod.id).unwrap_or(pod))
+    pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        let shown = self.pods.iter().map(PodByName::pod);
+        shown.map(|pod| self.announcements.pod(&pod.id).unwrap_or(pod))
     }
 
     /// A Namespace by name.
@@ -253,10 +260,10 @@ impl Store {
                 }
             }
             Object::Pod(pod) => {
-                if self.pods.get(&pod.id) != Some(&pod) {
+                if self.pods.get(&pod.id).is_none_or(|known| **known.pod() != pod) {
                     dirty.pods.insert(pod.id.clone());
                     self.announcements.object_is(&pod.id, Some(&pod), &self.own_node);
-                    self.pods.insert(pod.id.clone(), pod);
+                    self.pods.replace(PodByName::new(pod));
                 }
             }
             Object::Namespace(namespace) => {
@@ -314,8 +321,8 @@ impl Store {
                 }
             }
             Kind::Pod => {
-                if let Some(pod) = self.pods.remove(id) {
-                    self.announcements.object_gone(&pod);
+                if let Some(pod) = self.pods.take(id) {
+                    self.announcements.object_gone(pod.pod());
                     dirty.pods.insert(id.clone());
                 }
             }
@@ -381,7 +388,7 @@ impl Store {
             Kind::Service => known.extend(self.services.keys().cloned()),
             Kind::EndpointSlice => known.extend(self.slice_service.keys().cloned()),
             Kind::Node => known.extend(self.nodes.keys().cloned().map(ObjectName::cluster_wide)),
-            Kind::Pod => known.extend(self.pods.keys().cloned()),
+            Kind::Pod => known.extend(self.pods.iter().map(|pod| pod.pod().id.clone())),
             Kind::Namespace => known.extend(self.namespaces.keys().cloned().map(ObjectName::cluster_wide)),
             Kind::NetworkPolicy => known.extend(self.policies.keys().cloned()),
         }

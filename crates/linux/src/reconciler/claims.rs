@@ -1,9 +1,9 @@
 //! Who wants which rows, and what each claim has to wait for.
 
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::num::NonZeroU32;
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::row::{Key, Row};
 
@@ -52,14 +52,24 @@ impl OwnerNumber {
 /// All owners, numbered so that an entry can name them cheaply.
 #[derive(Debug)]
 pub(super) struct Claims<O> {
-    numbers: HashMap<O, OwnerNumber>,
-    owners: Vec<Option<(O, Held)>>,
+    /// By owner, which is not kept here again: [`Self::owners`] has it.
+    numbers: HashTable<OwnerNumber>,
+    hashes: DefaultHashBuilder,
+    owners: Vec<Slot<O>>,
     free: Vec<OwnerNumber>,
 }
 
+/// Of an owner that has a number.
+type Slot<O> = Option<(O, Held)>;
+
 impl<O> Default for Claims<O> {
     fn default() -> Self {
-        Claims { numbers: HashMap::new(), owners: Vec::new(), free: Vec::new() }
+        Claims {
+            numbers: HashTable::new(),
+            hashes: DefaultHashBuilder::default(),
+            owners: Vec::new(),
+            free: Vec::new(),
+        }
     }
 }
 
@@ -83,7 +93,8 @@ pub(super) struct Dropped {
 impl<O: Clone + Eq + Hash> Claims<O> {
     /// The owner's number, given on first use.
     pub(super) fn id(&mut self, owner: &O) -> OwnerNumber {
-        if let Some(id) = self.numbers.get(owner) {
+        let hash = self.hashes.hash_one(owner);
+        if let Some(id) = self.numbers.find(hash, |id| owner_at(&self.owners, *id) == Some(owner)) {
             return *id;
         }
         let slot = Some((owner.clone(), Held::default()));
@@ -99,7 +110,9 @@ impl<O: Clone + Eq + Hash> Claims<O> {
                 OwnerNumber::at(self.owners.len() - 1)
             }
         };
-        self.numbers.insert(owner.clone(), id);
+        let (owners, hashes) = (&self.owners, &self.hashes);
+        self.numbers
+            .insert_unique(hash, id, |id| owner_at(owners, *id).map_or(0, |owner| hashes.hash_one(owner)));
         id
     }
 
@@ -147,10 +160,18 @@ impl<O: Clone + Eq + Hash> Claims<O> {
     }
 
     fn forget(&mut self, owner: &O, id: OwnerNumber) {
-        self.numbers.remove(owner);
+        let owners = &self.owners;
+        let same = |id: &OwnerNumber| owner_at(owners, *id) == Some(owner);
+        if let Ok(place) = self.numbers.find_entry(self.hashes.hash_one(owner), same) {
+            place.remove();
+        }
         if let Some(place) = self.owners.get_mut(id.place()) {
             *place = None;
             self.free.push(id);
         }
     }
+}
+
+fn owner_at<O>(owners: &[Slot<O>], id: OwnerNumber) -> Option<&O> {
+    owners.get(id.place())?.as_ref().map(|(owner, _)| owner)
 }

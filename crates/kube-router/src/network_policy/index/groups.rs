@@ -102,8 +102,8 @@ impl Index {
         touched.policies.extend(asking.map(|policy| policy.compiled.id.clone()));
         if !selection.sets.is_empty() {
             for pod in group.pods.iter().filter_map(|pod| self.pods.get(*pod as usize)) {
-                touched.members.insert(pod.id.clone());
-                touched.flows.extend(pod.ips.iter());
+                touched.members.insert(pod.id().clone());
+                touched.flows.extend(pod.ips().iter());
             }
         }
         if !group.pods_here.is_empty() {

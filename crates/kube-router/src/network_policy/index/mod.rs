@@ -22,14 +22,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use linux::row::{Family, Name};
 use slab::Slab;
 
 use super::compile::Compiled;
 use super::matcher::{LabelsNumber, Matcher, SelectorNumber};
 use super::selections::{GroupNumber, PolicyNumber, SelectionNumber, Selections, SetOf};
-use crate::kube::model::{Labels, NamedPort, ObjectName};
+use crate::kube::model::{Labels, NamedPort, ObjectName, Pod};
 
 type PodNumber = u32;
 
@@ -39,7 +39,9 @@ pub struct Index {
     here: Name,
     enforced: [bool; 2],
     pods: Slab<KnownPod>,
-    numbers: HashMap<ObjectName, PodNumber>,
+    /// By name, which is not kept here again: the pod has it.
+    numbers: HashTable<PodNumber>,
+    hashes: DefaultHashBuilder,
     by_ip: HashMap<IpAddr, PodNumber>,
     /// Addresses that several pods have: one comes before the other is known to be gone.
     more_by_ip: HashMap<IpAddr, Vec<PodNumber>>,
@@ -57,8 +59,8 @@ pub struct Index {
 /// A pod that has addresses of its own and is not finished.
 #[derive(Debug)]
 pub(in crate::network_policy) struct KnownPod {
-    pub(in crate::network_policy) id: ObjectName,
-    pub(in crate::network_policy) ips: Box<[IpAddr]>,
+    /// The store's own: of pods there are too many to copy.
+    pod: Arc<Pod>,
     group: GroupNumber,
     pub(in crate::network_policy) here: bool,
 }
@@ -105,7 +107,8 @@ impl Index {
             here,
             enforced: [ipv4, ipv6],
             pods: Slab::new(),
-            numbers: HashMap::new(),
+            numbers: HashTable::new(),
+            hashes: DefaultHashBuilder::default(),
             by_ip: HashMap::new(),
             more_by_ip: HashMap::new(),
             groups: Slab::new(),
@@ -131,7 +134,7 @@ impl Index {
 
     /// A pod by its name.
     pub(in crate::network_policy) fn pod(&self, id: &ObjectName) -> Option<(&KnownPod, &Group)> {
-        let pod = self.pods.get(*self.numbers.get(id)? as usize)?;
+        let pod = self.pods.get(self.number(id)? as usize)?;
         Some((pod, self.groups.get(pod.group)?))
     }
 
@@ -157,7 +160,7 @@ impl Index {
     /// Pods of this node, by name.
     pub(in crate::network_policy) fn pods_here(&self) -> Vec<&KnownPod> {
         let mut pods: Vec<&KnownPod> = self.pods.iter().map(|(_, pod)| pod).filter(|pod| pod.here).collect();
-        pods.sort_by(|one, other| one.id.cmp(&other.id));
+        pods.sort_by(|one, other| one.id().cmp(other.id()));
         pods
     }
 
@@ -204,9 +207,19 @@ impl Index {
 }
 
 impl KnownPod {
+    /// Its name.
+    pub(in crate::network_policy) fn id(&self) -> &ObjectName {
+        &self.pod.id
+    }
+
+    /// Its addresses.
+    pub(in crate::network_policy) fn ips(&self) -> &[IpAddr] {
+        &self.pod.ips
+    }
+
     /// Its address of a family.
     pub(in crate::network_policy) fn ip(&self, family: Family) -> Option<IpAddr> {
-        self.ips.iter().copied().find(|ip| Family::of(ip) == family)
+        self.ips().iter().copied().find(|ip| Family::of(ip) == family)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Pods come, go and change: which group they are in, and whether they are here.
 
+use std::hash::BuildHasher;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hashbrown::hash_map::Entry;
 
@@ -10,13 +12,13 @@ use crate::network_policy::touched::Touched;
 
 impl Index {
     /// Takes in a pod as it is now.
-    pub fn pod_changed(&mut self, id: &ObjectName, pod: Option<&Pod>, touched: &mut Touched) {
+    pub fn pod_changed(&mut self, id: &ObjectName, pod: Option<&Arc<Pod>>, touched: &mut Touched) {
         let pod = pod.filter(|pod| !pod.host_network && !pod.finished && !pod.ips.is_empty());
-        let before = self.numbers.get(id).copied();
+        let before = self.number(id);
         let Some(pod) = pod else {
             if let Some(number) = before {
+                self.forget_number(id, number);
                 self.remove_pod(number, touched);
-                self.numbers.remove(id);
             }
             return;
         };
@@ -26,26 +28,53 @@ impl Index {
             labels: pod.labels.clone(),
             ports: pod.ports.clone(),
         };
-        let known = before.and_then(|number| self.pods.get(number as usize));
-        if known.is_some_and(|known| {
-            *known.ips == *pod.ips && known.here == here && self.group_numbers.get(&key) == Some(&known.group)
-        }) {
+        let known = before.and_then(|number| self.pods.get_mut(number as usize));
+        if let Some(known) = known
+            && *known.ips() == *pod.ips
+            && known.here == here
+            && self.group_numbers.get(&key) == Some(&known.group)
+        {
+            known.pod = pod.clone();
             return;
         }
         // The new place is taken before the old one is left: what both need is not given up in between.
         let group = self.group(key, touched);
-        let entry = KnownPod { id: id.clone(), ips: pod.ips.clone().into(), group, here };
+        let entry = KnownPod { pod: pod.clone(), group, here };
         let number = self.pods.insert(entry) as PodNumber;
         self.join(number, touched);
+        self.renumber(id, before, number);
         if let Some(before) = before {
-            let stays = self.pods.get(before as usize).is_some_and(|old| *old.ips == *pod.ips);
+            let stays = self.pods.get(before as usize).is_some_and(|old| *old.ips() == *pod.ips);
             // Its flows are the same pod's; whether they are permitted may have changed.
             if stays && (here || self.is_in_a_set(before) || self.is_in_a_set(number)) {
                 touched.flows.extend(pod.ips.iter());
             }
             self.remove_pod(before, touched);
         }
-        self.numbers.insert(id.clone(), number);
+    }
+
+    /// The number of a pod. O(1).
+    pub(super) fn number(&self, id: &ObjectName) -> Option<PodNumber> {
+        let named = |number: &PodNumber| self.pods.get(*number as usize).is_some_and(|pod| pod.id() == id);
+        self.numbers.find(self.hashes.hash_one(id), named).copied()
+    }
+
+    /// Gives a pod, which is under both numbers now, the second.
+    fn renumber(&mut self, id: &ObjectName, before: Option<PodNumber>, now: PodNumber) {
+        if let Some(before) = before {
+            self.forget_number(id, before);
+        }
+        let (pods, hashes) = (&self.pods, &self.hashes);
+        let hash_of = |number: &PodNumber| {
+            pods.get(*number as usize).map(|pod| hashes.hash_one(pod.id())).unwrap_or_default()
+        };
+        self.numbers.insert_unique(hashes.hash_one(id), now, hash_of);
+    }
+
+    fn forget_number(&mut self, id: &ObjectName, number: PodNumber) {
+        if let Ok(place) = self.numbers.find_entry(self.hashes.hash_one(id), |known| *known == number) {
+            place.remove();
+        }
     }
 
     /// Whether some policy in force here names a pod as a peer.
@@ -58,8 +87,8 @@ impl Index {
 
     pub(super) fn join(&mut self, number: PodNumber, touched: &mut Touched) {
         let Some(pod) = self.pods.get(number as usize) else { return };
-        touched.members.insert(pod.id.clone());
-        for ip in &pod.ips {
+        touched.members.insert(pod.id().clone());
+        for ip in pod.ips() {
             match self.by_ip.entry(*ip) {
                 Entry::Vacant(place) => {
                     place.insert(number);
@@ -69,7 +98,7 @@ impl Index {
         }
         let here = pod.here;
         if here {
-            touched.pods.insert(pod.id.clone());
+            touched.pods.insert(pod.id().clone());
             touched.pods_here = true;
         }
         let group = pod.group;
@@ -82,14 +111,14 @@ impl Index {
 
     pub(super) fn remove_pod(&mut self, number: PodNumber, touched: &mut Touched) {
         let Some(pod) = self.pods.try_remove(number as usize) else { return };
-        for ip in &pod.ips {
+        for ip in pod.ips() {
             self.forget_ip(*ip, number);
         }
         if pod.here {
-            touched.pods.insert(pod.id.clone());
+            touched.pods.insert(pod.id().clone());
             touched.pods_here = true;
         }
-        touched.members.insert(pod.id);
+        touched.members.insert(pod.id().clone());
         let Some(group) = self.groups.get_mut(pod.group) else { return };
         group.pods.remove(&number);
         let was_here = group.pods_here.remove(&number);

@@ -110,15 +110,15 @@ impl Index {
         }
         touched.policies.insert(id);
         for pod in self.pods_here_in(target) {
-            touched.pods.insert(pod.id.clone());
-            touched.flows.extend(pod.ips.iter());
+            touched.pods.insert(pod.id().clone());
+            touched.flows.extend(pod.ips().iter());
         }
     }
 
     fn touch_members(&self, groups: BTreeSet<GroupNumber>, touched: &mut Touched) {
         for group in groups.iter().filter_map(|group| self.groups.get(*group)) {
             let pods = group.pods.iter().filter_map(|pod| self.pods.get(*pod as usize));
-            touched.members.extend(pods.map(|pod| pod.id.clone()));
+            touched.members.extend(pods.map(|pod| pod.id().clone()));
         }
     }
 

@@ -55,7 +55,7 @@ impl Fixture {
 
     fn pod(&mut self, name: &str, as_now: Option<(&str, u8, &str)>) -> Touched {
         let id = id("shop", name);
-        let pod = as_now.map(|(app, last, node)| pod(&id, app, last, node));
+        let pod = as_now.map(|(app, last, node)| Arc::new(pod(&id, app, last, node)));
         self.index.pod_changed(&id, pod.as_ref(), &mut self.touched);
         std::mem::take(&mut self.touched)
     }
@@ -141,7 +141,7 @@ fn two_pods_of_one_address_are_told_apart() {
     fixture.pod("new", Some(("db", 9, "here")));
     assert_eq!(fixture.index.pods_at(ip).count(), 2);
     fixture.pod("old", None);
-    let left: Vec<&str> = fixture.index.pods_at(ip).map(|(pod, _)| &*pod.id.name).collect();
+    let left: Vec<&str> = fixture.index.pods_at(ip).map(|(pod, _)| &*pod.id().name).collect();
     assert_eq!(left, ["new"]);
     fixture.pod("new", None);
     assert_eq!(fixture.index.pods_at(ip).count(), 0);

@@ -10,7 +10,7 @@ use crate::network_policy::selections::SetKind;
 /// The memberships of a pod, here or elsewhere. O(selections it is in).
 pub(in crate::network_policy) fn claims(id: &ObjectName, index: &Index) -> Vec<Claim> {
     let Some((pod, group)) = index.pod(id) else { return Vec::new() };
-    let ips: Vec<_> = pod.ips.iter().copied().filter(|ip| index.enforces(Family::of(ip))).collect();
+    let ips: Vec<_> = pod.ips().iter().copied().filter(|ip| index.enforces(Family::of(ip))).collect();
     let mut claims = Vec::new();
     let selections = group.selections.iter().filter_map(|number| index.selections.get(*number));
     for (kind, needed) in selections.flat_map(|selection| &selection.sets) {
