@@ -7,5 +7,6 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    linux::memory::give_back_at_once();
     kube_router::run::main(std::env::args_os().collect())
 }

@@ -14,6 +14,7 @@ pub mod ipset;
 pub mod iptables;
 pub mod ipvs;
 pub mod lane;
+pub mod memory;
 pub mod netlink;
 pub mod nflog;
 pub mod nftables;

@@ -25,13 +25,18 @@ pub(super) fn measure(
         let memory = after(lab, services, endpoints, settle)?;
         let what = |text: &str| format!("memory, {services} services x {endpoints}: {text}");
         if services == 0 {
-            lines.push(Line::plain(what("RssAnon"), format!("{} MiB", mebibytes(memory.anonymous))));
-            lines.push(Line::plain(what("VmHWM"), format!("{} MiB", mebibytes(memory.peak))));
+            lines.extend(told(&what, memory));
         } else {
             lines.extend(judged(&what, memory, settle, ANONYMOUS));
         }
     }
     Ok(lines)
+}
+
+/// The lines about a reading that is held to nothing: where an agent has little to do, most of `VmHWM` is its own program.
+pub(super) fn told(what: &dyn Fn(&str) -> String, memory: Memory) -> [Line; 2] {
+    let size = |kibibytes| format!("{} MiB", mebibytes(kibibytes));
+    [Line::plain(what("RssAnon"), size(memory.anonymous)), Line::plain(what("VmHWM"), size(memory.peak))]
 }
 
 /// The lines about a reading `settle` after the last row; at most `most` KiB may be anonymous.

@@ -65,7 +65,10 @@ pub(super) fn measure(
             format!("<= {REQUESTS:.0}"),
             writes <= REQUESTS,
         ));
-        lines.extend(memory::judged(&what, resident, settle, ANONYMOUS));
+        lines.extend(match smaller {
+            None => memory::told(&what, resident),
+            Some(_) => memory::judged(&what, resident, settle, ANONYMOUS),
+        });
         smaller = Some((policies, median));
     }
     Ok(lines)
