@@ -56,10 +56,10 @@ impl Announcements {
     }
 
     /// Takes in an announcement; `object` is what the API server shows under its name.
-    pub(super) fn add(&mut self, told: Announced, object: Option<&Arc<Pod>>, here: &Name) {
+    pub(super) fn add(&mut self, told: Announced, object: Option<&Pod>, here: &Name) {
         let id = told.id.clone();
         self.0.insert(id.clone(), Announcement { told, pod: None });
-        self.object_is(&id, object.map(Arc::as_ref), here);
+        self.object_is(&id, object, here);
     }
 
     /// The object is like this now.

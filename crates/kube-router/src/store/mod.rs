@@ -125,7 +125,7 @@ impl Store {
     /// Takes in what the CNI plugin says of a pod it wires. O(log n).
     pub fn announce(&mut self, told: Announced) -> Dirty {
         let (id, before) = (told.id.clone(), self.pod(&told.id).cloned());
-        self.announcements.add(told, self.pods.get(&id).map(PodByName::pod), &self.own_node);
+        self.announcements.add(told, self.pods.get(&id).map(|pod| &**pod.pod()), &self.own_node);
         self.pod_after(id, before)
     }
 

@@ -35,7 +35,6 @@ pub(super) fn measure(
 
 /// The lines about a reading that is held to nothing: where an agent has little to do, most of `VmHWM` is its own program.
 pub(super) fn told(what: &dyn Fn(&str) -> String, memory: Memory) -> [Line; 2] {
-    let size = |kibibytes| format!("{} MiB", mebibytes(kibibytes));
     [Line::plain(what("RssAnon"), size(memory.anonymous)), Line::plain(what("VmHWM"), size(memory.peak))]
 }
 
@@ -46,7 +45,6 @@ pub(super) fn judged(
     settle: Duration,
     most: u64,
 ) -> [Line; 2] {
-    let size = |kibibytes| format!("{} MiB", mebibytes(kibibytes));
     let limit = PEAK * anonymous;
     let text = format!("RssAnon {} s after the last row", settle.as_secs());
     [
@@ -58,6 +56,10 @@ pub(super) fn judged(
             peak <= limit,
         ),
     ]
+}
+
+fn size(kibibytes: u64) -> String {
+    format!("{} MiB", mebibytes(kibibytes))
 }
 
 fn after(lab: &Lab<'_>, services: usize, endpoints: usize, settle: Duration) -> Result<Memory, Error> {
