@@ -18,6 +18,7 @@ pub mod memory;
 pub mod netlink;
 pub mod nflog;
 pub mod nftables;
+pub mod numbers;
 pub mod order;
 pub mod reconciler;
 pub mod route;

@@ -1,10 +1,9 @@
 //! Who wants which rows, and what each claim has to wait for.
 
-use std::hash::{BuildHasher, Hash};
+use std::hash::Hash;
 use std::num::NonZeroU32;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
-
+use crate::numbers::Numbers;
 use crate::row::{Key, Row};
 
 /// One row wanted by an owner.
@@ -52,9 +51,7 @@ impl OwnerNumber {
 /// All owners, numbered so that an entry can name them cheaply.
 #[derive(Debug)]
 pub(super) struct Claims<O> {
-    /// By owner, which is not kept here again: [`Self::owners`] has it.
-    numbers: HashTable<OwnerNumber>,
-    hashes: DefaultHashBuilder,
+    numbers: Numbers<OwnerNumber>,
     owners: Vec<Slot<O>>,
     free: Vec<OwnerNumber>,
 }
@@ -64,12 +61,7 @@ type Slot<O> = Option<(O, Held)>;
 
 impl<O> Default for Claims<O> {
     fn default() -> Self {
-        Claims {
-            numbers: HashTable::new(),
-            hashes: DefaultHashBuilder::default(),
-            owners: Vec::new(),
-            free: Vec::new(),
-        }
+        Claims { numbers: Numbers::default(), owners: Vec::new(), free: Vec::new() }
     }
 }
 
@@ -93,9 +85,8 @@ pub(super) struct Dropped {
 impl<O: Clone + Eq + Hash> Claims<O> {
     /// The owner's number, given on first use.
     pub(super) fn id(&mut self, owner: &O) -> OwnerNumber {
-        let hash = self.hashes.hash_one(owner);
-        if let Some(id) = self.numbers.find(hash, |id| owner_at(&self.owners, *id) == Some(owner)) {
-            return *id;
+        if let Some(id) = self.numbers.find(owner, |id| owner_at(&self.owners, id)) {
+            return id;
         }
         let slot = Some((owner.clone(), Held::default()));
         let id = match self.free.pop() {
@@ -110,9 +101,7 @@ impl<O: Clone + Eq + Hash> Claims<O> {
                 OwnerNumber::at(self.owners.len() - 1)
             }
         };
-        let (owners, hashes) = (&self.owners, &self.hashes);
-        self.numbers
-            .insert_unique(hash, id, |id| owner_at(owners, *id).map_or(0, |owner| hashes.hash_one(owner)));
+        self.numbers.insert(owner, id, |id| owner_at(&self.owners, id));
         id
     }
 
@@ -160,11 +149,7 @@ impl<O: Clone + Eq + Hash> Claims<O> {
     }
 
     fn forget(&mut self, owner: &O, id: OwnerNumber) {
-        let owners = &self.owners;
-        let same = |id: &OwnerNumber| owner_at(owners, *id) == Some(owner);
-        if let Ok(place) = self.numbers.find_entry(self.hashes.hash_one(owner), same) {
-            place.remove();
-        }
+        self.numbers.remove(owner, id);
         if let Some(place) = self.owners.get_mut(id.place()) {
             *place = None;
             self.free.push(id);

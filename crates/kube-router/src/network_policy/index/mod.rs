@@ -22,7 +22,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::HashMap;
+use linux::numbers::Numbers;
 use linux::row::{Family, Name};
 use slab::Slab;
 
@@ -39,9 +40,8 @@ pub struct Index {
     here: Name,
     enforced: [bool; 2],
     pods: Slab<KnownPod>,
-    /// By name, which is not kept here again: the pod has it.
-    numbers: HashTable<PodNumber>,
-    hashes: DefaultHashBuilder,
+    /// By name.
+    numbers: Numbers<PodNumber>,
     by_ip: HashMap<IpAddr, PodNumber>,
     /// Addresses that several pods have: one comes before the other is known to be gone.
     more_by_ip: HashMap<IpAddr, Vec<PodNumber>>,
@@ -107,8 +107,7 @@ impl Index {
             here,
             enforced: [ipv4, ipv6],
             pods: Slab::new(),
-            numbers: HashTable::new(),
-            hashes: DefaultHashBuilder::default(),
+            numbers: Numbers::default(),
             by_ip: HashMap::new(),
             more_by_ip: HashMap::new(),
             groups: Slab::new(),

@@ -1,6 +1,5 @@
 //! Pods come, go and change: which group they are in, and whether they are here.
 
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ impl Index {
         let before = self.number(id);
         let Some(pod) = pod else {
             if let Some(number) = before {
-                self.forget_number(id, number);
+                self.numbers.remove(id, number);
                 self.remove_pod(number, touched);
             }
             return;
@@ -42,8 +41,9 @@ impl Index {
         let entry = KnownPod { pod: pod.clone(), group, here };
         let number = self.pods.insert(entry) as PodNumber;
         self.join(number, touched);
-        self.renumber(id, before, number);
+        self.numbers.insert(id, number, |number| self.pods.get(number as usize).map(KnownPod::id));
         if let Some(before) = before {
+            self.numbers.remove(id, before);
             let stays = self.pods.get(before as usize).is_some_and(|old| *old.ips() == *pod.ips);
             // Its flows are the same pod's; whether they are permitted may have changed.
             if stays && (here || self.is_in_a_set(before) || self.is_in_a_set(number)) {
@@ -55,26 +55,7 @@ impl Index {
 
     /// The number of a pod. O(1).
     pub(super) fn number(&self, id: &ObjectName) -> Option<PodNumber> {
-        let named = |number: &PodNumber| self.pods.get(*number as usize).is_some_and(|pod| pod.id() == id);
-        self.numbers.find(self.hashes.hash_one(id), named).copied()
-    }
-
-    /// Gives a pod, which is under both numbers now, the second.
-    fn renumber(&mut self, id: &ObjectName, before: Option<PodNumber>, now: PodNumber) {
-        if let Some(before) = before {
-            self.forget_number(id, before);
-        }
-        let (pods, hashes) = (&self.pods, &self.hashes);
-        let hash_of = |number: &PodNumber| {
-            pods.get(*number as usize).map(|pod| hashes.hash_one(pod.id())).unwrap_or_default()
-        };
-        self.numbers.insert_unique(hashes.hash_one(id), now, hash_of);
-    }
-
-    fn forget_number(&mut self, id: &ObjectName, number: PodNumber) {
-        if let Ok(place) = self.numbers.find_entry(self.hashes.hash_one(id), |known| *known == number) {
-            place.remove();
-        }
+        self.numbers.find(id, |number| self.pods.get(number as usize).map(KnownPod::id))
     }
 
     /// Whether some policy in force here names a pod as a peer.
