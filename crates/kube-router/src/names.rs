@@ -27,6 +27,10 @@ pub mod chain {
     pub const FORMER_PREFIX: &str = "KUBE-NWPLCY-FORMER-";
     /// A pod; 16 characters of a hash follow.
     pub const POD_PREFIX: &str = "KUBE-POD-FW-";
+    /// Finds the chain of the pod a packet is for, in a map (nftables). Ours.
+    pub const POD_INGRESS: &str = "KUBE-POD-FW-INGRESS";
+    /// Finds the chain of the pod a packet is from. Ours.
+    pub const POD_EGRESS: &str = "KUBE-POD-FW-EGRESS";
 }
 
 /// IP sets. Those of IPv6 carry a prefix in the kernel: see [`linux::ipset::kernel_name`].

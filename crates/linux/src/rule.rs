@@ -158,8 +158,8 @@ pub enum Action {
     Reject,
     /// `-j CHAIN`
     Jump(Name),
-    /// `ip saddr vmap @MAP`: jumps to the chain the map has for one of the packet's addresses; without an entry, or
-    /// when that chain returns, the next rule is looked at. nftables only.
+    /// `ip saddr vmap @MAP`: goes to the chain the map has for one of the packet's addresses; without an entry the next
+    /// rule is looked at. When that chain returns, so does the one this rule is in. nftables only.
     VerdictMap {
         /// Name of the map.
         map: Name,

@@ -774,6 +774,17 @@ fn what_others_change_is_told_and_what_we_change_is_not() {
 
 #[test]
 fn no_packet_sees_a_state_in_between() {
+    packets_see_no_state_in_between(10);
+}
+
+#[test]
+#[ignore = "vm: needs a kernel that may miss an entry of a map while it is replaced"]
+fn no_packet_sees_a_state_in_between_on_older_kernels() {
+    packets_see_no_state_in_between(200);
+}
+
+/// A map's entry is replaced about `moves` times in each of 150 rounds.
+fn packets_see_no_state_in_between(moves: usize) {
     for (family, address) in [(Family::V4, "127.0.0.1"), (Family::V6, "::1")] {
         in_netns(move || {
             let address: IpAddr = address.parse().unwrap();
@@ -801,7 +812,10 @@ fn no_packet_sees_a_state_in_between() {
                 &mut sets,
                 &[put(Key::Set(ports.clone()), header(SetKind::HashIpPort)), put(member(open), Row::Member)],
             );
-            let by_map = Rule::new([], Action::VerdictMap { map: "pods".into(), of: Direction::Destination });
+            // Who finds none looks again: with one look, Linux 6.1 lets three of 500,000 datagrams to the shut port pass.
+            let look = Rule::new([], Action::VerdictMap { map: "pods".into(), of: Direction::Destination });
+            let by_map = rules(vec![look; 2]);
+            let jump = Rule::new([], Action::Jump("KUBE-PODS".into()));
             let verdict = Key::Verdict(pods.clone(), address);
             apply(
                 &mut lane,
@@ -809,13 +823,14 @@ fn no_packet_sees_a_state_in_between() {
                     put(chain("KUBE-A"), version(0)),
                     put(chain("KUBE-B"), version(0)),
                     put(Key::VerdictMap(pods), Row::VerdictMap),
+                    put(chain("KUBE-PODS"), by_map),
                 ],
             );
             apply(&mut lane, &[put(verdict.clone(), Row::Verdict("KUBE-A".into()))]);
             apply(
                 &mut lane,
                 &[put(
-                    Key::ForeignRule(filter(family, "OUTPUT"), by_map),
+                    Key::ForeignRule(filter(family, "OUTPUT"), jump),
                     Row::ForeignRule(Position::First(1)),
                 )],
             );
@@ -840,6 +855,12 @@ fn no_packet_sees_a_state_in_between() {
                         &mut lane,
                         &[replace(verdict.clone(), Row::Verdict(now.into()), Row::Verdict(next.into()))],
                     );
+                    let there = [next, now, next].map(|name| Row::Verdict(name.into()));
+                    for _ in 0..moves {
+                        for pair in there.windows(2) {
+                            apply(&mut lane, &[replace(verdict.clone(), pair[0].clone(), pair[1].clone())]);
+                        }
+                    }
                     apply(&mut sets, &[put(member(9), Row::Member)]);
                     apply(&mut sets, &[gone(member(9))]);
                 }

@@ -65,7 +65,8 @@ fn is_led_to(id: &ObjectName, ip: IpAddr, rows: &Rows) -> bool {
 
 /// The maps lead to the pod's verdict.
 fn is_mapped(ip: IpAddr, policies: &[&Compiled], rows: &Rows) -> bool {
-    let firsts = frame::FIRST.into_iter().map(|(way, _)| Key::Chain(chain_key(Family::of(&ip), way.into())));
+    let firsts = frame::FIRST.into_iter().map(|(way, _)| way).chain(Direction::ALL.map(shared::dispatch));
+    let firsts = firsts.map(|name| Key::Chain(chain_key(Family::of(&ip), name.into())));
     let verdicts = shared::claims(ip, policies).into_iter().map(|claim| claim.key);
     firsts.chain(verdicts).all(|key| rows.stands(&key))
 }

@@ -24,20 +24,23 @@ fn ports() -> Vec<Port> {
     ["80/TCP", "80/UDP"].map(|port| port.parse().unwrap()).to_vec()
 }
 
-/// What a node's kernel holds of kube-router in each packet filter, as other tools list it.
-fn held(cluster: &Cluster, node: usize) -> [Vec<String>; 2] {
-    let lines = |commands: &[&str]| -> Vec<String> {
-        let text = commands.iter().map(|command| cluster.on_node(node, command).unwrap()).collect::<String>();
+/// What a node's kernel holds of kube-router in each packet filter, as other tools list it. A tool that lists while the
+/// agent writes may meet what is gone a moment later, and fail.
+fn held(cluster: &Cluster, node: usize) -> Result<[Vec<String>; 2], String> {
+    let lines = |commands: &[&str]| -> Result<Vec<String>, String> {
+        let text =
+            commands.iter().map(|command| cluster.on_node(node, command)).collect::<Result<String, _>>();
+        let text = text.map_err(|error| error.to_string())?;
         let ours = text.lines().filter(|line| line.contains("KUBE-") || line.contains("kube-router"));
-        ours.map(str::to_owned).collect()
+        Ok(ours.map(str::to_owned).collect())
     };
-    [lines(&["iptables-save", "ip6tables-save", "ipset list -n"]), lines(&["nft list tables"])]
+    Ok([lines(&["iptables-save", "ip6tables-save", "ipset list -n"])?, lines(&["nft list tables"])?])
 }
 
 /// Waits until a node holds something in `there` (0 is iptables, 1 is nftables) and nothing in the other.
 async fn moved(cluster: &Cluster, node: usize, there: usize) {
     let look = || async {
-        let held = held(cluster, node);
+        let held = held(cluster, node)?;
         let (here, left) = (&held[there], &held[1 - there]);
         if !here.is_empty() && left.is_empty() { Ok(()) } else { Err(format!("node-{node}: left: {left:?}")) }
     };
@@ -141,13 +144,24 @@ async fn what_others_do_to_nftables_is_healed_at_once() {
         let of = |what: &str, names: &[String], after: &str| -> Vec<String> {
             names.iter().map(|name| format!("nft {what} {table} {name}{after}")).collect()
         };
+        let map = format!("{table} kube-router-pod-ingress");
+        let here = members.iter().map(|member| member.addresses[family]);
+        let mut here =
+            here.filter(|ip| cluster.on_node(1, &format!("nft get element {map} {{ {ip} }}")).is_ok());
+        let pod = here.next().expect("a pod of the node");
         let settled = node(&format!("nft -s list table {table}"));
         let all = [
             ("emptied sets", of("flush set", &sets, "")),
             ("a stranger in the sets", of("add element", &sets, &format!(" {{ {stranger} }}"))),
             ("emptied chains", of("flush chain", &chains, "")),
             ("no jumps", vec![format!("nft flush chain {table} filter-FORWARD")]),
-            ("no verdicts", vec![format!("nft flush map {table} kube-router-pod-ingress")]),
+            ("no verdicts", vec![format!("nft flush map {map}")]),
+            (
+                "a pod that all may reach",
+                vec![format!(
+                    "nft delete element {map} {{ {pod} }} ; add element {map} {{ {pod} : accept }}"
+                )],
+            ),
             ("a rule above ours", vec![format!("nft insert rule {table} filter-FORWARD accept")]),
             ("a rule below ours", vec![format!("nft add rule {table} filter-INPUT counter accept")]),
             ("no table", vec![format!("nft delete table {table}")]),

@@ -134,10 +134,10 @@ async fn without_ranges(cluster: &mut Cluster, to: &[SocketAddr]) {
         }
         let (there, gone) = if known { (&*network, "kube-bridge") } else { ("kube-bridge", &*network) };
         let judged = || async {
-            let rules: String = ["iptables-save", "nft list ruleset"]
-                .iter()
-                .map(|line| cluster.on_node(1, line).unwrap())
-                .collect();
+            let tools = ["iptables-save", "nft list ruleset"].iter();
+            // A tool that lists while the agent writes may fail.
+            let rules = tools.map(|line| cluster.on_node(1, line)).collect::<Result<String, _>>();
+            let rules = rules.map_err(|error| error.to_string())?;
             let mut deny =
                 rules.lines().filter(|line| line.contains("pre-netpol") && !line.contains("fd44:"));
             let all = deny.clone().count();

@@ -99,8 +99,8 @@ fn neighbours(cluster: &Cluster) {
     }
 }
 
-/// Lines of node-1's kernel that contain one of the names.
-fn lines_with(cluster: &Cluster, names: &[&str]) -> Vec<String> {
+/// Lines of node-1's kernel that contain one of the names. A tool that lists while the agent writes may fail.
+fn lines_with(cluster: &Cluster, names: &[&str]) -> Result<Vec<String>, String> {
     let tools = [
         "iptables-save",
         "ip6tables-save",
@@ -108,8 +108,10 @@ fn lines_with(cluster: &Cluster, names: &[&str]) -> Vec<String> {
         "nft -s list ruleset ip",
         "nft -s list ruleset ip6",
     ];
-    let text: String = tools.iter().map(|line| cluster.on_node(1, line).unwrap()).collect();
-    text.lines().filter(|line| names.iter().any(|name| line.contains(name))).map(str::to_owned).collect()
+    let text = tools.iter().map(|line| cluster.on_node(1, line)).collect::<Result<String, _>>();
+    let text = text.map_err(|error| error.to_string())?;
+    let named = text.lines().filter(|line| names.iter().any(|name| line.contains(name)));
+    Ok(named.map(str::to_owned).collect())
 }
 
 async fn takes_over(by: By, more: &[&str]) {
@@ -119,7 +121,7 @@ async fn takes_over(by: By, more: &[&str]) {
     let members = stage.members();
     neighbours(&cluster);
     leave(&cluster, &members, by);
-    let left = lines_with(&cluster, &DYNAMIC);
+    let left = lines_with(&cluster, &DYNAMIC).unwrap();
     assert!(left.len() > 30, "{left:#?}");
     // Docker's chains came with upstream's saved state.
     let beside = theirs(&cluster);
@@ -132,7 +134,7 @@ async fn takes_over(by: By, more: &[&str]) {
     cluster.start_agent(1).unwrap();
     cluster.agents_ready(SOON).await.unwrap_or_else(|error| panic!("{error}\n{}", logs(&cluster)));
     let gone = || async {
-        let left = lines_with(&cluster, &DYNAMIC);
+        let left = lines_with(&cluster, &DYNAMIC)?;
         if left.is_empty() { Ok(()) } else { Err(format!("nothing of upstream's is left: {left:#?}")) }
     };
     eventually(SOON, gone).await.unwrap_or_else(|error| panic!("{error}\n{}", logs(&cluster)));
@@ -142,7 +144,7 @@ async fn takes_over(by: By, more: &[&str]) {
     holds("our rules", &members, &ports(), &stage.objects()).await;
     assert_eq!(theirs(&cluster), beside, "what is theirs stays as it is");
     for chain in ["INPUT", "FORWARD", "OUTPUT"] {
-        let jumps = lines_with(&cluster, &[&format!("-j KUBE-ROUTER-{chain}")]);
+        let jumps = lines_with(&cluster, &[&format!("-j KUBE-ROUTER-{chain}")]).unwrap();
         let each = if more.contains(&NFTABLES) || by == By::Nftables { 0 } else { 2 };
         assert_eq!(jumps.len(), each, "one jump for each family: {jumps:#?}");
     }
@@ -159,7 +161,7 @@ async fn takes_over(by: By, more: &[&str]) {
     }
     let program = lab::cluster::agent_program().unwrap();
     cluster.on_node(1, &format!("{} --cleanup-config", program.display())).unwrap();
-    assert_eq!(lines_with(&cluster, &OURS), Vec::<String>::new());
+    assert_eq!(lines_with(&cluster, &OURS).unwrap(), Vec::<String>::new());
     assert_eq!(theirs(&cluster), beside);
 }
 

@@ -297,7 +297,8 @@ pub(crate) async fn until(
 ) -> Duration {
     let start = Instant::now();
     let look = || async {
-        let text = tool(cluster, node, line);
+        // A tool that lists while the agent writes may fail.
+        let text = cluster.on_node(node, line).map_err(|error| format!("node-{node}: {line}: {error}"))?;
         if condition(&text) { Ok(()) } else { Err(format!("node-{node}: {line}: {text}")) }
     };
     if let Err(error) = eventually(SOON, look).await {

@@ -49,6 +49,8 @@ pub(super) enum Verdict {
     Accept,
     Return,
     Jump(Name),
+    /// As a jump, but what the chain does not decide goes on where the present chain was called.
+    Goto(Name),
 }
 
 /// One instruction.
@@ -323,11 +325,12 @@ impl Verdict {
             Verdict::Drop => 0,
             Verdict::Accept => 1,
             Verdict::Jump(_) => -3,
+            Verdict::Goto(_) => -4,
             Verdict::Return => -5,
         };
         to.nest(data::VERDICT, |verdict| {
             verdict.put_be32(data::VERDICT_CODE, code as u32);
-            if let Verdict::Jump(chain) = self {
+            if let Verdict::Jump(chain) | Verdict::Goto(chain) = self {
                 verdict.put_str(data::VERDICT_CHAIN, chain);
             }
         });
@@ -335,10 +338,12 @@ impl Verdict {
 
     pub(super) fn decode(from: Attribute<'_>) -> Option<Verdict> {
         let verdict = from.nested().get(data::VERDICT)?.nested();
+        let chain = || Some(verdict.get(data::VERDICT_CHAIN)?.str()?.into());
         Some(match verdict.get(data::VERDICT_CODE)?.be32()? as i32 {
             0 => Verdict::Drop,
             1 => Verdict::Accept,
-            -3 => Verdict::Jump(verdict.get(data::VERDICT_CHAIN)?.str()?.into()),
+            -3 => Verdict::Jump(chain()?),
+            -4 => Verdict::Goto(chain()?),
             -5 => Verdict::Return,
             _ => return None,
         })

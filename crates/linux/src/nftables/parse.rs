@@ -225,6 +225,8 @@ fn action(list: &[Expression], layout: &Layout, context: &Context) -> Option<Act
                 let target = key_of(context.family, chain);
                 (target.table == context.table).then_some(Action::Jump(target.name))?
             }
+            // Ours are in maps only.
+            Verdict::Goto(_) => return None,
         },
         [Expression::Reject { kind: REJECT_UNREACHABLE, code }] if *code == layout.port_unreachable => {
             Action::Reject

@@ -23,6 +23,9 @@ use crate::netlink::{Error, OwnPorts, Requests};
 use crate::row::{ChainKey, Family, Key, Position, Row, SetKey, SetKind};
 use crate::rule::{Match, Rule};
 
+/// Read for an entry of a verdict map that is not a chain to go to. No chain has such a name.
+const ANOTHER_VERDICT: &str = "(not of ours)";
+
 /// Rules of ours in one built-in chain, in their order.
 type Placed = Vec<(Position, Rule)>;
 
@@ -101,10 +104,11 @@ impl RulesLane {
             }
             let key = SetKey { family, name: found.name.as_str().into() };
             for element in kernel::elements(socket, &kernel::set_address(family, table, &found.name))? {
-                let (Some(ip), Some(Verdict::Jump(chain))) =
-                    (super::parse::address(&element.key), element.verdict)
-                else {
-                    continue;
+                let Some(ip) = super::parse::address(&element.key) else { continue };
+                let chain = match element.verdict {
+                    Some(Verdict::Goto(chain)) => chain,
+                    // Put in by somebody else; as no row wants it, it is replaced.
+                    _ => ANOTHER_VERDICT.into(),
                 };
                 rows.push((Key::Verdict(key.clone(), ip), Row::Verdict(chain)));
             }
@@ -263,7 +267,7 @@ impl RulesLane {
                 gone.push((index, kernel::element(&keys, None)));
             }
             if let Some(Row::Verdict(chain)) = &change.to {
-                put.push((index, kernel::element(&keys, Some(&Verdict::Jump(chain.clone())))));
+                put.push((index, kernel::element(&keys, Some(&Verdict::Goto(chain.clone())))));
             }
         }
         for (map, (put, gone)) in by_map {

@@ -162,7 +162,8 @@ pub enum Row {
     ForeignRule(Position),
     /// A verdict map is all key.
     VerdictMap,
-    /// The chain that packets of the address are sent to; it may return.
+    /// The chain that packets of the address are sent to. It may return: to where the chain was called in which a rule
+    /// looked into the map.
     Verdict(Name),
 }
 

@@ -60,7 +60,8 @@ pub(in crate::network_policy) fn claims(
     for (name, directions) in FIRST {
         let mut rules = if name == chain::INPUT { exempt(family, options) } else { Vec::new() };
         if node.facts.verdict_maps {
-            rules.extend(directions.iter().map(|direction| shared::dispatch(*direction)));
+            let dispatch = |direction: &policy::Direction| Rule::new([], jump(shared::dispatch(*direction)));
+            rules.extend(directions.iter().map(dispatch));
         } else {
             rules.extend(jumps(pods, directions));
         }
@@ -68,7 +69,7 @@ pub(in crate::network_policy) fn claims(
         claims.push(chain_claim(family, name, rules));
     }
     if node.facts.verdict_maps {
-        claims.extend(shared::maps(family));
+        claims.extend(shared::dispatchers(family));
     }
     claims.extend(ways_in(family));
     if deny {

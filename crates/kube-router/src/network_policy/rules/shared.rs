@@ -6,6 +6,9 @@
 //! No policy keeps a pod from itself, but a shared chain cannot tell a pod from others: on its way to a pod that some
 //! policy isolates, in either direction, a packet passes a short chain of that pod alone first. What it accepts is not
 //! asked about egress any more, for every chain that judges both directions begins with ingress.
+//!
+//! While the kernel replaces an entry of a map, a packet on another processor may find neither the old one nor the new
+//! one. So who finds none looks again: the kernel has by then begun to show the new state (decision 0036).
 
 use std::net::IpAddr;
 
@@ -26,19 +29,27 @@ pub(super) fn map(direction: Direction) -> Name {
     }
 }
 
-/// The rule that looks for the packet's pod.
-pub(super) fn dispatch(direction: Direction) -> Rule {
-    let of = match direction {
-        Direction::Ingress => End::Destination,
-        Direction::Egress => End::Source,
-    };
-    Rule::new([], Action::VerdictMap { map: map(direction), of })
+/// The chain that looks for the packet's pod in a direction.
+pub(in crate::network_policy) fn dispatch(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => chain::POD_INGRESS,
+        Direction::Egress => chain::POD_EGRESS,
+    }
 }
 
-/// The maps themselves.
-pub(super) fn maps(family: Family) -> impl Iterator<Item = Claim> {
-    let key = move |direction| Key::VerdictMap(SetKey { family, name: map(direction) });
-    Direction::ALL.into_iter().map(move |direction| Claim::new(key(direction), Row::VerdictMap))
+/// The chains that look for the packet's pod, and the maps they look into.
+pub(super) fn dispatchers(family: Family) -> impl Iterator<Item = Claim> {
+    Direction::ALL.into_iter().flat_map(move |direction| {
+        let of = match direction {
+            Direction::Ingress => End::Destination,
+            Direction::Egress => End::Source,
+        };
+        // What is found returns to the caller of this chain: the second look is that of packets which found nothing.
+        let look = Rule::new([], Action::VerdictMap { map: map(direction), of });
+        let rules = vec![look.clone(), look.comment("again, if it is being replaced")];
+        let key = Key::VerdictMap(SetKey { family, name: map(direction) });
+        [Claim::new(key, Row::VerdictMap), chain_claim(family, dispatch(direction), rules)]
+    })
 }
 
 /// A pod's places in the maps, and the chains they lead to. O(policies that select the pod).

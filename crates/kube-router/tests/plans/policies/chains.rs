@@ -70,10 +70,7 @@ fn walk(rows: &BTreeMap<Key, Row>, family: Family, name: &Name, packet: &mut Skb
                 assert!(rows.contains_key(&Key::VerdictMap(key.clone())), "no map {map}");
                 let ip = if *of == Direction::Source { packet.source } else { packet.destination };
                 if let Some(Row::Verdict(chain)) = rows.get(&Key::Verdict(key, ip)) {
-                    match walk(rows, family, chain, packet) {
-                        Verdict::Return => {}
-                        verdict => return verdict,
-                    }
+                    return walk(rows, family, chain, packet);
                 }
             }
             other => panic!("{other:?}"),
