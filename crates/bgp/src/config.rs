@@ -193,7 +193,7 @@ impl Config {
 
     fn check_speaker(&self, object: &mut dyn FnMut(&'static str, String, &'static str)) {
         if !is_identifier(self.router_id) {
-            object("router_id", self.router_id.to_string(), "must be a unicast IPv4 address");
+            object("router_id", self.router_id.to_string(), "must not be zero");
         }
         if let Some(id) = self.cluster_id.filter(Ipv4Addr::is_unspecified) {
             object("cluster_id", id.to_string(), "must not be zero");
@@ -256,10 +256,9 @@ impl PeerConfig {
     }
 }
 
-/// Whether an address can identify a router (RFC 6286: any four octets but zero; class D and the broadcast address
-/// are refused by peers that go by RFC 4271).
-pub(crate) fn is_identifier(id: Ipv4Addr) -> bool {
-    !id.is_unspecified() && !id.is_multicast() && !id.is_broadcast()
+/// Whether four octets can identify a router: any but zero (RFC 6286 section 2.1, in place of RFC 4271's unicast address).
+pub(crate) const fn is_identifier(id: Ipv4Addr) -> bool {
+    !id.is_unspecified()
 }
 
 #[cfg(test)]

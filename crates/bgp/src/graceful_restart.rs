@@ -14,15 +14,20 @@ use crate::wire::{Notification, RestartCapability};
 
 /// What we say of ourselves for a session of these families.
 ///
-/// The R bit is for the time after a restart of ours only, and so is the F bit: without a restart there is no forwarding
-/// state that could have been lost (RFC 4724 section 3).
-pub fn offer(ours: &GracefulRestart, families: Families) -> RestartCapability {
+/// The R bit is for the time after a restart of ours. The F bit says that what the peer has kept of us still holds: after a
+/// restart if the kernel has kept it, and whenever a session with the peer comes back in the life of this speaker
+/// (`met`), for without it the peer has to drop everything as the session comes up (RFC 4724 section 4.2).
+pub fn offer(ours: &GracefulRestart, families: Families, met: bool) -> RestartCapability {
     RestartCapability {
         restarting: ours.restarting,
         notification: true,
         restart_time: u16::try_from(ours.restart_time.as_secs()).unwrap_or(4095).min(4095),
         families,
-        forwarding_kept: if ours.restarting { ours.forwarding_kept.and(families) } else { Families::NONE },
+        forwarding_kept: match (met, ours.restarting) {
+            (true, _) => families,
+            (false, true) => ours.forwarding_kept.and(families),
+            (false, false) => Families::NONE,
+        },
     }
 }
 
@@ -84,19 +89,23 @@ mod tests {
     }
 
     #[test]
-    fn bits_are_for_the_time_after_a_restart() {
-        let fresh = offer(&both(), Families::all());
+    fn bits_are_for_the_time_after_a_restart_and_for_peers_that_come_back() {
+        let fresh = offer(&both(), Families::all(), false);
         assert!(!fresh.restarting && fresh.forwarding_kept.is_empty());
-        let back = offer(&GracefulRestart { restarting: true, ..both() }, Families::all());
+        let back = offer(&GracefulRestart { restarting: true, ..both() }, Families::all(), false);
         assert!(back.restarting);
         assert_eq!(back.forwarding_kept, Families::all());
+        let booted = GracefulRestart { forwarding_kept: Families::NONE, ..both() };
+        let again = offer(&booted, Families::all(), true);
+        assert!(!again.restarting);
+        assert_eq!(again.forwarding_kept, Families::all());
     }
 
     #[test]
     fn only_families_of_the_session_count() {
-        let theirs = offer(&GracefulRestart { restarting: true, ..both() }, Families::all());
+        let theirs = offer(&GracefulRestart { restarting: true, ..both() }, Families::all(), false);
         let ipv4: Families = [Family::Ipv4Unicast].into_iter().collect();
-        let ours = offer(&both(), ipv4);
+        let ours = offer(&both(), ipv4, false);
         let agreed = agree(Some(&ours), Some(&theirs), ipv4).unwrap();
         assert_eq!((agreed.families, agreed.forwarding_kept), (ipv4, ipv4));
         assert_eq!(agree(None, Some(&theirs), ipv4), None);
@@ -107,7 +116,7 @@ mod tests {
     fn which_ends_keep_paths() {
         let expired = Notification::new(Cause::HoldTimerExpired);
         let shutdown = Notification::with_text(Cease::AdministrativeShutdown, "bye");
-        let offered = offer(&both(), Families::all());
+        let offered = offer(&both(), Families::all(), false);
         let with_n = agree(Some(&offered), Some(&offered), Families::all());
         let without = RestartCapability { notification: false, ..offered };
         let without_n = agree(Some(&offered), Some(&without), Families::all());

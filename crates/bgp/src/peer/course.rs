@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::link::Side;
-use super::terms::terms;
 use super::{Action, CONNECT_WAIT, GOOD_WHILE, Notice, Peer, Stance, prefixes};
 use crate::graceful_restart::End;
 use crate::negotiated::Negotiated;
@@ -78,10 +77,10 @@ impl Peer {
     }
 
     fn up(&mut self, side: Side, negotiated: Arc<Negotiated>, now: Instant, out: &mut Vec<Action>) {
-        let terms = terms(self.remote, &self.config, &self.identity);
-        let fresh = Session::new(terms, CONNECT_WAIT, self.random.u64(..));
-        let Some(id) = self.links.promote(side, fresh) else { return };
         self.history.established += 1;
+        let fresh = Session::new(self.terms(), CONNECT_WAIT, self.random.u64(..));
+        let Some(id) = self.links.promote(side, fresh) else { return };
+        self.set_terms();
         self.history.since = Some(now);
         self.prefixes = prefixes::Watch::default();
         self.dial_at = None;

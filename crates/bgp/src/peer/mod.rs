@@ -25,7 +25,7 @@ use crate::asn::Asn;
 use crate::config::{Config, GracefulRestart, PeerConfig};
 use crate::family::Family;
 use crate::negotiated::Negotiated;
-use crate::session::{Ends, Event, Session, State};
+use crate::session::{Ends, Event, Session, State, Terms};
 use crate::wire::notification::Cease;
 use crate::wire::{Codec, Notification, Refresh, RefreshKind};
 use link::{Links, Side};
@@ -86,7 +86,7 @@ impl Peer {
     /// A peer nothing has been done about yet: see [`Peer::start`]. The same `seed` makes the same choices.
     pub fn new(remote: IpAddr, config: PeerConfig, identity: Identity, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let terms = terms(remote, &config, &identity);
+        let terms = terms(remote, &config, &identity, false);
         let mut session = || Session::new(terms.clone(), CONNECT_WAIT, random.u64(..));
         let links = Links::new(session(), session());
         let (first, longest) = config.connect_retry;
@@ -170,8 +170,8 @@ impl Peer {
     ) {
         let (first, longest) = config.connect_retry;
         self.dialling = Backoff::new(first, longest);
-        let before = terms(self.remote, &self.config, &self.identity);
-        let after = terms(self.remote, &config, &identity);
+        let before = self.terms();
+        let after = terms(self.remote, &config, &identity, self.has_met());
         let same = agreed(&before) == agreed(&after)
             && self.config.local_address == config.local_address
             && self.config.password == config.password
@@ -195,7 +195,20 @@ impl Peer {
         if let Some(restart) = &mut self.identity.graceful_restart {
             restart.restarting = restarting;
         }
-        let terms = terms(self.remote, &self.config, &self.identity);
+        self.set_terms();
+    }
+
+    fn has_met(&self) -> bool {
+        self.history.established > 0
+    }
+
+    fn terms(&self) -> Terms {
+        terms(self.remote, &self.config, &self.identity, self.has_met())
+    }
+
+    /// What later OPENs say.
+    fn set_terms(&mut self) {
+        let terms = self.terms();
         for link in self.links.all_mut() {
             link.session.set_terms(terms.clone(), CONNECT_WAIT);
         }

@@ -202,6 +202,7 @@ fn a_peer_that_restarts_replaces_its_connection_and_keeps_its_paths() {
     scene.remote.graceful_restart = Some(graceful_restart::offer(
         &GracefulRestart { restarting: true, ..identity().graceful_restart.unwrap() },
         Families::all(),
+        false,
     ));
     let first = scene.up();
     let second = scene.accept();
@@ -271,6 +272,14 @@ fn a_passive_peer_is_never_dialled() {
         scene.wait(seconds(60));
     }
     assert!(!scene.taken().iter().any(|action| matches!(action, Action::Dial(_))));
+    // A peer that connects and goes before its OPEN, as a check of the port does.
+    let id = scene.accept();
+    scene.peer.failed(id, scene.now, &mut scene.out);
+    for _ in 0..10 {
+        scene.wait(seconds(60));
+    }
+    assert!(!scene.taken().iter().any(|action| matches!(action, Action::Dial(_))));
+    scene.up();
 }
 
 #[test]

@@ -40,6 +40,8 @@ const SEND_HOLD: Duration = Duration::from_secs(480);
 pub struct Session {
     terms: Terms,
     state: State,
+    /// Whether it makes the connection itself, or waits for the peer's.
+    dials: bool,
     framer: Framer,
     timers: Timers,
     /// How long an attempt to connect may take.
@@ -56,6 +58,7 @@ impl Session {
         Session {
             terms,
             state: State::Idle,
+            dials: false,
             framer: Framer::default(),
             timers: Timers::default(),
             connect_retry,
@@ -178,8 +181,14 @@ impl Session {
 
     fn in_idle(&mut self, event: Event, now: Instant, out: &mut Vec<Output>) {
         match event {
-            Event::Start => self.dial(now, out),
-            Event::StartPassive => self.state = State::Active,
+            Event::Start => {
+                self.dials = true;
+                self.dial(now, out);
+            }
+            Event::StartPassive => {
+                self.dials = false;
+                self.state = State::Active;
+            }
             _ => {}
         }
     }
@@ -211,7 +220,8 @@ impl Session {
             Event::ConnectionFailed => {
                 out.push(Output::Hangup);
                 self.reset();
-                self.timers.connect_retry = Some(now + self.connect_retry);
+                // Who has waited for the peer's connection waits for its next one.
+                self.timers.connect_retry = self.dials.then(|| now + self.connect_retry);
                 self.state = State::Active;
             }
             Event::Open(negotiated) => {
