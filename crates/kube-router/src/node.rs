@@ -23,6 +23,10 @@ pub struct Facts {
     pub bridge_ports: Vec<Name>,
     /// `net/ipv4/conf/<link>/rp_filter` as it was when we started, by link.
     pub rp_filter: BTreeMap<Name, u8>,
+    /// `net/ipv6/conf/<link>/accept_ra` as it was when we started, by link.
+    pub accept_ra: BTreeMap<Name, u8>,
+    /// Whether the node forwarded IPv6 when we started.
+    pub forwards_v6: bool,
     /// Whether `iptables` knows `--random-fully` (1.6.2).
     pub random_fully: bool,
     /// Whether the packet filter has verdict maps: nftables has, iptables has not.

@@ -86,8 +86,8 @@ pub enum News {
     PeerUp(IpAddr),
     /// The BGP speaker has begun to select paths of this family.
     SelectionBegan(bgp::Family),
-    /// The file with the passwords of BGP peers says this now.
-    Passwords(Secret),
+    /// The file with the passwords of BGP peers says this now, or why it cannot be read.
+    Passwords(Result<Secret, String>),
     /// A scrape wants to know whose each virtual server is.
     Owners(oneshot::Sender<HashMap<VirtualServerKey, ObjectName>>),
 }

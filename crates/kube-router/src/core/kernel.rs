@@ -106,8 +106,8 @@ fn foreign_change(notice: &Notice, routes: bool) -> Vec<Input> {
     }
 }
 
-/// Addresses but those of `kube-dummy-if` and link-local ones, ports of `kube-bridge`, and reverse path filters of all
-/// links that hold such an address. O(links + addresses).
+/// Addresses but those of `kube-dummy-if` and link-local ones, ports of `kube-bridge`, and settings of all links that hold
+/// such an address. O(links + addresses).
 fn read_facts(kernel: &mut Rtnetlink) -> Result<Facts, Error> {
     let links = links(kernel)?;
     let addresses = local_addresses(kernel)?;
@@ -120,11 +120,15 @@ fn read_facts(kernel: &mut Rtnetlink) -> Result<Facts, Error> {
         .into_iter()
         .filter(|address| *address.link != *names::link::DUMMY && !is_link_local(address.net.addr()));
     let addresses: Vec<_> = own.map(|address| (address.link, address.net)).collect();
-    let mut rp_filter = BTreeMap::new();
+    let (mut rp_filter, mut accept_ra) = (BTreeMap::new(), BTreeMap::new());
     let sysctls = Sysctls::default();
+    let setting = |link: &str, path: String| {
+        let value = sysctls.read(&path).ok().flatten();
+        value.and_then(|text| text.parse::<u8>().ok()).map(|value| (Name::from(link), value))
+    };
     for link in addresses.iter().map(|(link, _)| &**link).chain(["all"]) {
-        let value = sysctls.read(&format!("net/ipv4/conf/{link}/rp_filter")).ok().flatten();
-        rp_filter.extend(value.and_then(|text| text.parse().ok()).map(|value: u8| (Name::from(link), value)));
+        rp_filter.extend(setting(link, format!("net/ipv4/conf/{link}/rp_filter")));
+        accept_ra.extend(setting(link, format!("net/ipv6/conf/{link}/accept_ra")));
     }
     let holds_one = |name: &Name| addresses.iter().any(|(link, _)| link == name);
     let mtu = links.iter().filter(|link| holds_one(&link.name)).map(|link| (link.name.clone(), link.mtu));
@@ -135,7 +139,10 @@ fn read_facts(kernel: &mut Rtnetlink) -> Result<Facts, Error> {
     };
     let ours = links.iter().filter(|link| link.name.starts_with(names::link::TUNNEL_PREFIX));
     let tunnels = ours.filter_map(tunnel).collect();
-    Ok(Facts { addresses, mtu, tunnels, bridge_ports, rp_filter, random_fully: false, verdict_maps: false })
+    let forwards_v6 =
+        setting("all", "net/ipv6/conf/all/forwarding".to_owned()).is_some_and(|(_, on)| on != 0);
+    let links = Facts { addresses, mtu, tunnels, bridge_ports, ..Facts::default() };
+    Ok(Facts { rp_filter, accept_ra, forwards_v6, ..links })
 }
 
 fn is_link_local(ip: IpAddr) -> bool {

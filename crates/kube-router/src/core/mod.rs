@@ -190,12 +190,18 @@ impl Core {
         }
     }
 
-    /// The setting of a reverse path filter is taken as it was when first seen: later readings show our own values.
+    /// Settings of links are taken as they were when first seen: later readings show our own values.
     fn take_facts(&mut self, mut facts: Facts) {
         facts.random_fully = self.node.facts.random_fully;
         facts.verdict_maps = self.node.facts.verdict_maps;
-        for (link, value) in &mut facts.rp_filter {
-            *value = self.node.facts.rp_filter.get(link).copied().unwrap_or(*value);
+        facts.forwards_v6 = self.node.facts.forwards_v6;
+        let known = &self.node.facts;
+        for (read, before) in
+            [(&mut facts.rp_filter, &known.rp_filter), (&mut facts.accept_ra, &known.accept_ra)]
+        {
+            for (link, value) in read {
+                *value = before.get(link).copied().unwrap_or(*value);
+            }
         }
         let before = std::mem::replace(&mut self.node.facts, facts);
         if before == self.node.facts {

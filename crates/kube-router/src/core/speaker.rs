@@ -213,28 +213,17 @@ fn say(event: &Event, faults: &mut Faults) {
     }
 }
 
-/// Tells the core what the file says, at the start and whenever it says something else. A file that cannot be read is
-/// said once; what it said before stays in force.
+/// Tells the core what the file says, or why it cannot be read: at the start and whenever that is something else.
 async fn watch_passwords(path: PathBuf, core: Sender<Input>) {
-    let mut last: Option<Secret> = None;
-    let mut complained = false;
+    let mut last: Option<Result<Secret, String>> = None;
     let mut ticks = tokio::time::interval(PASSWORDS_INTERVAL);
     loop {
         ticks.tick().await;
-        match tokio::fs::read_to_string(&path).await {
-            Ok(text) => {
-                complained = false;
-                let now = Secret::new(text);
-                if last.as_ref() != Some(&now) {
-                    last = Some(now.clone());
-                    send(&core, News::Passwords(now)).await;
-                }
-            }
-            Err(error) if !complained => {
-                complained = true;
-                tracing::warn!("--peer-router-passwords-file {}: {error}", path.display());
-            }
-            Err(_) => {}
+        let read = tokio::fs::read_to_string(&path).await;
+        let now = read.map(Secret::new).map_err(|error| format!("{}: {error}", path.display()));
+        if last.as_ref() != Some(&now) {
+            last = Some(now.clone());
+            send(&core, News::Passwords(now)).await;
         }
         if core.is_closed() {
             return;

@@ -49,14 +49,27 @@ pub fn claims(node: &ThisNode, options: &Options) -> Vec<Claim> {
     if options.families.ipv6 {
         claims.push(sysctl(IPV6_ON));
     }
+    let solicits = solicits(node);
+    claims.extend(solicits.iter().map(|path| sysctl((path.as_str(), "2"))));
     for family in node.families() {
-        claims.extend(settings(family).map(sysctl));
+        let before = if family == Family::V6 { solicits.as_slice() } else { &[] };
+        let before = || before.iter().map(|path| Key::Sysctl(path.as_str().into())).collect::<Vec<_>>();
+        claims.extend(settings(family).map(|setting| sysctl(setting).after(before())));
         claims.extend(forward(family, node));
         claims.extend(egress::claims(family, node, options));
     }
     claims.extend(overlay::rules(node, options.routes.overlay));
     claims.extend(discards(node, options));
     claims
+}
+
+/// The setting by which the node's own link goes on to hear router advertisements, where it has heard them so far (1
+/// without forwarding): a kernel that forwards needs 2 for it, and drops the default route it has from them when
+/// forwarding begins. No other link: pods may be behind it, and would name themselves the node's router.
+fn solicits(node: &ThisNode) -> Vec<String> {
+    let own = node.best_ip(Family::V6).and_then(|ip| node.link_of(ip));
+    let hears = |link: &&Name| !node.facts.forwards_v6 && node.facts.accept_ra.get(*link) == Some(&1);
+    own.filter(hears).map(|link| format!("net/ipv6/conf/{link}/accept_ra")).into_iter().collect()
 }
 
 /// Whoever tells a range attracts what is sent to any address in it. What no service has must end here: by the way to
@@ -116,4 +129,45 @@ fn forward(family: Family, node: &ThisNode) -> Vec<Claim> {
 
 fn sysctl((path, value): (&str, &str)) -> Claim {
     Claim::new(Key::Sysctl(Name::from(path)), Row::Sysctl(Name::from(value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::annotations::RoutingAnnotations;
+    use crate::kube::model::Node;
+    use crate::node::Facts;
+
+    #[test]
+    fn router_advertisements_are_heard_before_forwarding_begins_and_after() {
+        let options = Options::from_flags(&[] as &[&str]).unwrap();
+        let object = Node {
+            name: "here".into(),
+            internal_ips: vec!["fd00::1".parse().unwrap()],
+            external_ips: Vec::new(),
+            pod_cidrs: vec!["fd44:1::/64".parse().unwrap()],
+            routing: Arc::new(RoutingAnnotations::default()),
+        };
+        let path = |link: &str| Key::Sysctl(format!("net/ipv6/conf/{link}/accept_ra").into());
+        let plan = |accept_ra: u8, forwards_v6| {
+            let facts = Facts {
+                addresses: [("eth0", "fd00::1/64"), (names::link::BRIDGE, "fd44:1::1/64")]
+                    .map(|(link, net)| (link.into(), net.parse().unwrap()))
+                    .into(),
+                accept_ra: ["eth0", names::link::BRIDGE].map(|link| (link.into(), accept_ra)).into(),
+                forwards_v6,
+                ..Facts::default()
+            };
+            let node = ThisNode { name: "here".into(), object: Some(object.clone()), facts };
+            let claims = claims(&node, &options);
+            let forwarding = Key::Sysctl("net/ipv6/conf/all/forwarding".into());
+            let waits = claims.iter().any(|one| one.key == forwarding && one.after == [path("eth0")]);
+            assert!(!claims.iter().any(|one| one.key == path(names::link::BRIDGE)), "pods are behind it");
+            (claims.iter().any(|one| one.key == path("eth0")), waits)
+        };
+        assert_eq!(plan(1, false), (true, true));
+        assert_eq!(plan(1, true), (false, false), "it hears none as it is");
+        assert_eq!(plan(0, false), (false, false));
+        assert_eq!(plan(2, false), (false, false));
+    }
 }

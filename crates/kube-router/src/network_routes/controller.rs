@@ -15,14 +15,15 @@ use crate::kube::model::{Kind, Node, ObjectName};
 use crate::names;
 use crate::node::Facts;
 use crate::objection::Objection;
-use crate::options::{Options, Overlay, set_passwords_from_file};
+use crate::options::{ExternalPeer, Options, Overlay, set_passwords_from_file};
 use crate::owner::Owner;
+use crate::secret::Secret;
 use crate::status::Status;
 use crate::store::Dirty;
 
-/// How long routes of a predecessor are kept for peers to confirm, where graceful restart does not say.
+/// How long routes of a predecessor are kept for peers to confirm.
 const SETTLE: Duration = Duration::from_secs(60);
-/// How long they have to tell what they know once every node's has been up: they do so at once.
+/// How long they have to tell what they know once every one of them has been up: they do so at once.
 const HEARD: Duration = Duration::from_secs(2);
 
 impl Controller for NetworkRoutes {
@@ -62,24 +63,21 @@ impl Controller for NetworkRoutes {
         }
     }
 
-    fn hear(&mut self, news: News, _inputs: Inputs<'_>) -> Option<News> {
+    fn hear(&mut self, news: News, inputs: Inputs<'_>) -> Option<News> {
         match news {
             News::Selected(paths) => {
                 paths.into_iter().for_each(|(prefix, hop)| self.learned.set(prefix, hop))
             }
             News::PeerUp(peer) => drop(self.met.insert(peer)),
             News::SelectionBegan(family) => drop(self.selecting.insert(family)),
-            News::Passwords(text) => {
-                self.dirty_speaker |= self.passwords.as_ref() != Some(&text);
-                self.passwords = Some(text);
-            }
+            News::Passwords(read) => self.take_passwords(read, inputs.options),
             other => return Some(other),
         }
         None
     }
 
     fn plan(&mut self, inputs: Inputs<'_>, now: Instant, in_kernel: InKernel<'_>) -> Vec<Planned> {
-        self.settle(inputs, now);
+        self.settle(now);
         let mut planned: Vec<Planned> = Vec::new();
         if std::mem::take(&mut self.dirty_base) {
             planned.push((Subject::PodRouting.into(), base::claims(inputs.node, inputs.options)));
@@ -132,28 +130,54 @@ impl NetworkRoutes {
     }
 
     /// Whether routes nobody advertises may go from now on: it never becomes untrue again. O(nodes) until then.
-    fn settle(&mut self, inputs: Inputs<'_>, now: Instant) {
+    fn settle(&mut self, now: Instant) {
         if self.converged {
             return;
         }
         let settled = *self.settled_at.get_or_insert(now + SETTLE);
-        // One that was up and went away again has said what there was to say.
-        let all_met = self.mesh.keys().all(|peer| self.met.contains(peer));
+        // One that was up and went away again has said what there was to say. That the speaker selects does not mean that
+        // all have: it does not wait for peers that do not restart gracefully.
+        let all_met = self.peers.as_ref().is_some_and(|peers| peers.is_subset(&self.met));
         self.heard_at = if all_met { self.heard_at.or(Some(now + HEARD)) } else { None };
         let heard = self.heard_at.is_some_and(|at| now >= at);
-        let restarts_gracefully = inputs.options.bgp.graceful_restart.is_some() && self.forwarded;
-        self.converged = self.selects() && (heard || now >= settled || restarts_gracefully);
+        self.converged = self.selects() && (heard || now >= settled);
+    }
+
+    /// Passwords that cannot be read change nothing: a session without its password would be open to anybody.
+    fn take_passwords(&mut self, read: Result<Secret, String>, options: &Options) {
+        let mut peers = options.bgp.peers.clone();
+        match read.and_then(|text| set_passwords_from_file(&mut peers, text.reveal())) {
+            Ok(()) => {
+                self.passwords_problem = None;
+                self.with_passwords = Some(peers);
+            }
+            Err(reason) => self.passwords_problem = Some(reason),
+        }
+        self.dirty_speaker = true;
+    }
+
+    /// External peers of the flags. Those with passwords in a file wait until it has been read once.
+    fn external<'a>(&'a self, options: &'a Options) -> &'a [ExternalPeer] {
+        match (&options.bgp.peer_passwords_file, &self.with_passwords) {
+            (None, _) => &options.bgp.peers,
+            (Some(_), read) => read.as_deref().unwrap_or_default(),
+        }
     }
 
     fn tell_speaker(&mut self, inputs: Inputs<'_>, in_kernel: InKernel<'_>) {
         let Some(own) = &inputs.node.object else { return };
-        if std::mem::take(&mut self.dirty_speaker) {
-            let mut flags = inputs.options.bgp.peers.clone();
-            let mut objections = Vec::new();
-            let read = self.passwords.as_ref().map(|text| set_passwords_from_file(&mut flags, text.reveal()));
-            objections.extend(read.and_then(Result::err).map(|reason| unreadable_passwords(own, reason)));
-            let (ask, found) = speaker::configure(own, &self.mesh, &flags, self.forwarded, inputs.options);
-            objections.extend(found);
+        let looked = self.with_passwords.is_some() || self.passwords_problem.is_some();
+        let may_ask = looked || inputs.options.bgp.peer_passwords_file.is_none();
+        if may_ask && std::mem::take(&mut self.dirty_speaker) {
+            let flags = self.external(inputs.options);
+            let (ask, found) = speaker::configure(own, &self.mesh, flags, self.forwarded, inputs.options);
+            let unread = self.passwords_problem.as_ref();
+            let unread =
+                unread.map(|reason| unreadable_passwords(own, reason.clone(), self.with_passwords.is_some()));
+            let objections = unread.into_iter().chain(found).collect();
+            if let Some(speaker::Ask::Configure(wish)) = &ask {
+                self.peers = Some(wish.0.peers.keys().copied().collect());
+            }
             let object = ObjectName::cluster_wide(own.name.clone()).of_kind(Kind::Node);
             self.found.push((object, objections));
             self.effects.extend(ask.map(Effect::Speaker));
@@ -176,12 +200,69 @@ fn service_address(ip: IpAddr) -> Key {
     Key::Address { link: names::link::DUMMY.into(), net: IpNet::from(ip) }
 }
 
-fn unreadable_passwords(own: &Node, reason: String) -> Objection {
+/// `known`: it could be read before.
+fn unreadable_passwords(own: &Node, reason: String, known: bool) -> Objection {
+    let until =
+        if known { "passwords stay as they were" } else { "there are no sessions with external peers" };
     Objection {
         object: ObjectName::cluster_wide(own.name.clone()).of_kind(Kind::Node),
         field: "--peer-router-passwords-file".to_owned(),
         value: "(not shown)".to_owned(),
         reason,
-        remedy: "correct the file; passwords stay as the flags give them until then".to_owned(),
+        remedy: format!("correct the file; {until} until then"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_of_a_predecessor_wait_until_every_peer_has_told() {
+        let peers: [IpAddr; 2] = ["10.0.0.2".parse().unwrap(), "192.0.2.1".parse().unwrap()];
+        let start = Instant::now();
+        let mut routes = NetworkRoutes::default();
+        routes.selecting.extend(bgp::Family::ALL);
+        let mut converged = |change: &dyn Fn(&mut NetworkRoutes), after: Duration| {
+            change(&mut routes);
+            routes.settle(start + after);
+            routes.converged
+        };
+        assert!(!converged(&|_| {}, Duration::ZERO));
+        assert!(!converged(&|_| {}, HEARD), "the speaker was asked nothing yet");
+        assert!(!converged(&|routes| routes.peers = Some(peers.into()), HEARD));
+        assert!(!converged(&|routes| routes.met.extend([peers[0]]), HEARD * 3), "one is not up");
+        assert!(!converged(&|routes| routes.met.extend([peers[1]]), HEARD * 3), "both are, just now");
+        assert!(converged(&|_| {}, HEARD * 4));
+
+        let mut lonely = NetworkRoutes { peers: Some(peers.into()), ..NetworkRoutes::default() };
+        lonely.selecting.extend(bgp::Family::ALL);
+        lonely.settle(start);
+        lonely.settle(start + SETTLE);
+        assert!(lonely.converged, "not for ever");
+    }
+
+    #[test]
+    fn no_session_goes_on_without_the_password_of_its_file() {
+        let flags = [
+            "--peer-router-ips=192.0.2.1",
+            "--peer-router-asns=64999",
+            "--peer-router-passwords-file=/run/passwords",
+        ];
+        let options = Options::from_flags(&flags).unwrap();
+        let mut routes = NetworkRoutes::default();
+        let mut read = |text: Result<&str, &str>| {
+            let text = text.map(|text| Secret::new(text.to_owned())).map_err(str::to_owned);
+            routes.take_passwords(text, &options);
+            let passwords = routes.external(&options).iter().map(|peer| peer.password.clone());
+            let passwords: Vec<_> =
+                passwords.map(|secret| secret.map(|one| one.reveal().to_owned())).collect();
+            (passwords, routes.passwords_problem.is_some())
+        };
+        assert_eq!(read(Err("no such file")), (vec![], true), "none yet");
+        assert_eq!(read(Ok("aHVudGVyMg==")), (vec![Some("hunter2".to_owned())], false));
+        for bad in [Ok("hunter2!"), Ok(""), Ok("aHVudGVyMg==,aHVudGVyMg=="), Err("no such file")] {
+            assert_eq!(read(bad), (vec![Some("hunter2".to_owned())], true), "as before: {bad:?}");
+        }
     }
 }

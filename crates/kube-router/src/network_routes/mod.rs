@@ -41,7 +41,7 @@ use crate::core::{Effect, Found, Inputs};
 use crate::kube::model::{Kind, Node, ObjectName};
 use crate::names;
 use crate::node::Facts;
-use crate::secret::Secret;
+use crate::options::ExternalPeer;
 
 /// The subject of a plan of this controller.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,10 +72,14 @@ pub struct NetworkRoutes {
     mesh: BTreeMap<IpAddr, Peer>,
     mesh_of: BTreeMap<Name, IpAddr>,
     told: Told,
-    /// Passwords of external peers as their file says now.
-    passwords: Option<Secret>,
+    /// External peers of the flags with the passwords their file last had; none before it has been read.
+    with_passwords: Option<Vec<ExternalPeer>>,
+    /// Why the file could not be read, if it could not.
+    passwords_problem: Option<String>,
     /// Families in which the speaker selects paths: it knows what peers advertise, or has waited long enough.
     selecting: BTreeSet<bgp::Family>,
+    /// Peers the speaker was last asked to have; none before it was asked.
+    peers: Option<BTreeSet<IpAddr>>,
     /// Peers that are up, or have been since the start.
     met: BTreeSet<IpAddr>,
     /// When peers have had their time to come up after our start.
@@ -126,10 +130,21 @@ impl NetworkRoutes {
             self.mesh.insert(address, peer);
             self.mesh_of.insert(name.clone(), address);
         }
+        if let Some(heir) = before.and_then(|address| self.heir(address)) {
+            self.mesh_with(&heir, inputs.store.node(&heir), inputs);
+        }
         if own.is_some() {
             let object = ObjectName::cluster_wide(name.clone()).of_kind(Kind::Node);
             self.found.push((object, objections));
         }
+    }
+
+    /// Another node that had the session of an address which nobody has now: for a while two Node objects may have one
+    /// address, as when a machine is made anew under another name. O(nodes), where an address was given up.
+    fn heir(&self, address: IpAddr) -> Option<Name> {
+        let lost = !self.mesh.contains_key(&address);
+        let heir = || self.mesh_of.iter().find(|(_, held)| **held == address);
+        lost.then(heir).flatten().map(|(name, _)| name.clone())
     }
 
     /// This node's object or addresses changed: every session and every route may look different. O(nodes + prefixes).
@@ -208,6 +223,7 @@ mod tests {
 
     use super::*;
     use crate::annotations::RoutingAnnotations;
+    use crate::kube::model::{Object, WatchEvent};
     use crate::node::ThisNode;
     use crate::options::Options;
     use crate::store::Store;
@@ -240,6 +256,52 @@ mod tests {
         assert_eq!(sessions(Some(64600)), (1, 1, true, 0));
         assert_eq!(sessions(None), (1, 1, false, 1), "the speaker is asked nothing, and has it still");
         assert_eq!(sessions(Some(64601)), (0, 0, true, 0));
+    }
+
+    /// An address moves from one Node object to another: made anew under another name, or exchanged.
+    #[test]
+    fn the_session_of_an_address_stays_while_any_node_has_it() {
+        let options = Options::from_flags(&[] as &[&str]).unwrap();
+        let mut store = Store::new("here".into());
+        let own = node("here", "10.0.0.1", None);
+        let this = ThisNode { name: "here".into(), object: Some(own), facts: Facts::default() };
+        let mut routes = NetworkRoutes::default();
+        let (ip, other): (IpAddr, IpAddr) = ("10.0.0.2".parse().unwrap(), "10.0.0.3".parse().unwrap());
+        let mut set = |name: &str, ip: Option<&str>| {
+            store.apply(match ip {
+                Some(ip) => WatchEvent::Applied(Object::Node(node(name, ip, None)), Vec::new()),
+                None => WatchEvent::Deleted(Kind::Node, ObjectName::cluster_wide(name.into())),
+            });
+            routes.node_changed(&name.into(), Inputs { store: &store, node: &this, options: &options });
+            routes.mesh.keys().copied().collect::<Vec<_>>()
+        };
+        assert_eq!(set("a", Some("10.0.0.2")), [ip]);
+        assert_eq!(set("b", Some("10.0.0.2")), [ip], "both for a while");
+        assert_eq!(set("a", None), [ip], "its successor has it");
+        assert_eq!(set("c", Some("10.0.0.3")), [ip, other]);
+        assert_eq!(set("b", Some("10.0.0.3")), [other]);
+        assert_eq!(set("c", Some("10.0.0.2")), [ip, other], "exchanged");
+        assert_eq!(set("b", None), [ip]);
+    }
+
+    /// Whatever address a node has, and whatever times the flags allow.
+    #[test]
+    fn what_options_allow_the_speaker_takes() {
+        let flags = [
+            "--router-id=generate",
+            "--bgp-graceful-restart",
+            "--bgp-graceful-restart-time=90500ms",
+            "--bgp-graceful-restart-deferral-time=1s",
+        ];
+        let options = Options::from_flags(&flags).unwrap();
+        for last in 1..=255u8 {
+            for ip in [format!("10.0.0.{last}"), format!("2001:db8::{last:x}")] {
+                let own = node("here", &ip, None);
+                let (ask, objections) = speaker::configure(&own, &BTreeMap::new(), &[], false, &options);
+                let Some(speaker::Ask::Configure(wish)) = ask else { panic!("{ip}: it asks for a speaker") };
+                assert_eq!((wish.0.objections(), objections), (Vec::new(), Vec::new()), "{ip}");
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,9 @@
 //! | a node, elsewhere | none | tunnel | tunnel |
 //! | another router, in a subnet of ours | via it | via it | via it |
 //! | another router, elsewhere | none | none | none |
+//!
+//! What the node has by itself has no route either, whoever tells it: the networks its links are in, for such a route
+//! would take the place of the kernel's own, and its pods' networks.
 
 use std::net::IpAddr;
 
@@ -51,6 +54,9 @@ pub fn claims(learned: &Learned, node: &ThisNode, options: &Routes) -> Vec<Claim
 }
 
 fn way<'a>(learned: &Learned, node: &'a ThisNode, overlay: Overlay) -> Way<'a> {
+    if is_here(learned.prefix, node) {
+        return Way::Elsewhere;
+    }
     let direct = node.subnet_of(learned.next_hop);
     let wanted = learned.is_node
         && match overlay {
@@ -63,6 +69,15 @@ fn way<'a>(learned: &Learned, node: &'a ThisNode, overlay: Overlay) -> Way<'a> {
         (_, Some(link)) => Way::Direct(link),
         _ => Way::Elsewhere,
     }
+}
+
+/// Whether packets to a prefix stay on this node or one of its links without a route of ours.
+fn is_here(prefix: IpNet, node: &ThisNode) -> bool {
+    let connected = node.facts.addresses.iter().any(|(_, net)| {
+        net.trunc() == prefix
+            || (net.addr() == prefix.addr() && prefix.prefix_len() == prefix.max_prefix_len())
+    });
+    connected || node.pod_cidrs(Family::of_net(&prefix)).any(|pods| pods.contains(&prefix))
 }
 
 fn via(learned: &Learned, link: &Name) -> Claim {
@@ -120,4 +135,50 @@ fn route(link: &Name) -> Route {
 
 fn claim(table: u32, destination: IpNet, route: Route) -> Claim {
     Claim::new(Key::Route { table, destination, link: None }, Row::Route(Box::new(route)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::annotations::RoutingAnnotations;
+    use crate::kube::model::Node;
+    use crate::node::Facts;
+    use crate::options::Options;
+
+    #[test]
+    fn what_the_node_has_by_itself_gets_no_route() {
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        let object = Node {
+            name: "here".into(),
+            internal_ips: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            external_ips: Vec::new(),
+            pod_cidrs: vec![net("10.244.1.0/24"), net("fd44:1::/64")],
+            routing: Arc::new(RoutingAnnotations::default()),
+        };
+        let addresses = vec![("eth0".into(), net("10.0.0.1/24")), ("eth0".into(), net("fd00::1/64"))];
+        let facts = Facts { addresses, ..Facts::default() };
+        let node = ThisNode { name: "here".into(), object: Some(object), facts };
+        let options = Options::from_flags(&[] as &[&str]).unwrap().routes;
+        let has_route = |prefix: &str, next_hop: &str| {
+            let next_hop = next_hop.parse().unwrap();
+            !claims(&Learned { prefix: net(prefix), next_hop, is_node: false }, &node, &options).is_empty()
+        };
+        for (prefix, next_hop, routed) in [
+            ("10.0.0.0/24", "10.0.0.254", false),
+            ("10.0.0.1/32", "10.0.0.254", false),
+            ("10.244.1.0/24", "10.0.0.254", false),
+            ("10.244.1.128/25", "10.0.0.254", false),
+            ("10.0.0.0/16", "10.0.0.254", true),
+            ("10.0.0.128/25", "10.0.0.254", true),
+            ("10.244.0.0/16", "10.0.0.254", true),
+            ("0.0.0.0/0", "10.0.0.254", true),
+            ("fd00::/64", "fd00::fe", false),
+            ("fd44:1::7/128", "fd00::fe", false),
+            ("fd44:2::/64", "fd00::fe", true),
+        ] {
+            assert_eq!(has_route(prefix, next_hop), routed, "{prefix}");
+        }
+    }
 }

@@ -198,11 +198,11 @@ impl Bgp {
         };
         let restart = flags.bgp_graceful_restart.0.then(|| {
             Ok(GracefulRestart {
-                restart: span("bgp-graceful-restart-time", flags.bgp_graceful_restart_time, 0, 4_095)?,
+                restart: span("bgp-graceful-restart-time", flags.bgp_graceful_restart_time, 1, 4_095)?,
                 deferral: span(
                     "bgp-graceful-restart-deferral-time",
                     flags.bgp_graceful_restart_deferral_time,
-                    0,
+                    1,
                     18 * 3600,
                 )?,
             })
@@ -262,15 +262,12 @@ fn interval(flag: &str, millis: u32) -> Result<Duration, BadFlag> {
     in_range::<u32>(flag, millis, 1, 4_294_967).map(|millis| Duration::from_millis(millis.into()))
 }
 
-/// A time more than zero, of at least `low` and at most `high` seconds.
+/// A time of at least `low` and at most `high` seconds. Messages carry whole ones; what is above them is left out, as
+/// upstream does.
 fn span(flag: &str, value: GoDuration, low: u64, high: u64) -> Result<Duration, BadFlag> {
-    let fits = |span: &Duration| {
-        !span.is_zero() && *span >= Duration::from_secs(low) && *span <= Duration::from_secs(high)
-    };
-    value.to_std().filter(fits).ok_or_else(|| {
-        let least = if low == 0 { "more than 0".to_owned() } else { format!("{low}s or more") };
-        BadFlag::new(flag, value, format!("must be {least} and at most {high}s"))
-    })
+    let seconds = value.to_std().map(|span| span.as_secs()).filter(|seconds| (low..=high).contains(seconds));
+    let bad = || BadFlag::new(flag, value, format!("must be {low}s or more and at most {high}s"));
+    seconds.map(Duration::from_secs).ok_or_else(bad)
 }
 
 fn router_id(text: &str) -> Result<RouterId, BadFlag> {

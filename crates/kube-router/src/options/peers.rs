@@ -76,7 +76,12 @@ impl PeerLists {
 /// # Errors
 /// What is wrong with the text, without quoting it.
 pub fn set_passwords_from_file(peers: &mut [ExternalPeer], text: &str) -> Result<(), String> {
-    let passwords = csv_record(text.trim_end()).ok_or("quotes are not balanced")?;
+    let text = text.trim_end();
+    if text.is_empty() {
+        // More likely a file being written than the wish to have no password.
+        return Err("is empty".to_owned());
+    }
+    let passwords = csv_record(text).ok_or("quotes are not balanced")?;
     let passwords: Vec<Secret> = passwords.into_iter().map(Secret::new).collect();
     set_passwords(peers, &passwords)
 }
@@ -124,6 +129,11 @@ mod tests {
         set_passwords_from_file(&mut peers, "aHVudGVyMg==,\n").unwrap();
         let passwords: Vec<_> = peers.iter().map(|p| p.password.as_ref().map(Secret::reveal)).collect();
         assert_eq!(passwords, [Some("hunter2"), None]);
+    }
+
+    #[test]
+    fn an_empty_file_is_no_list_of_passwords() {
+        assert_eq!(set_passwords_from_file(&mut peers(), "\n").unwrap_err(), "is empty");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use bgp::graceful_restart::End;
 use bgp::peer::Notice;
 use bgp::wire::{Fault, Outcome};
 
@@ -14,6 +15,9 @@ use crate::network_routes::peers::TOO_MANY_PREFIXES_PAUSE;
 
 /// Time between two warnings about malformed updates of one peer.
 const PAUSE: Duration = Duration::from_secs(60);
+
+/// RFC 4271 section 4.5.
+const OPEN_MESSAGE_ERROR: u8 = 2;
 
 /// What has been said of malformed updates, by peer. As many entries as there are peers that ever sent one.
 #[derive(Debug, Default)]
@@ -42,6 +46,14 @@ impl Faults {
 /// Writes the line.
 pub(super) fn say(peer: IpAddr, notice: &Notice, faults: &mut Faults, now: Instant) {
     match notice {
+        Notice::AttemptEnded(end) if is_about_the_open(end) => match faults.due(peer, now) {
+            Some(count) => tracing::warn!(
+                %peer, count,
+                "BGP: the two speakers do not agree on a session: {end:?}; compare AS numbers, router ids and hold times \
+                 at both ends"
+            ),
+            None => tracing::debug!(%peer, "BGP: an attempt to connect ended: {end:?}"),
+        },
         Notice::AttemptEnded(end) => tracing::debug!(%peer, "BGP: an attempt to connect ended: {end:?}"),
         Notice::Fault(fault) => match faults.due(peer, now) {
             Some(count) => tracing::warn!(%peer, count, "BGP: {}", malformed(fault)),
@@ -62,6 +74,13 @@ pub(super) fn say(peer: IpAddr, notice: &Notice, faults: &mut Faults, now: Insta
             );
         }
     }
+}
+
+/// Whether a session was refused for what one of the two says of itself (RFC 4271 section 6.2): that needs somebody to
+/// mend it, and no attempt will bring anything else.
+fn is_about_the_open(end: &End) -> bool {
+    let (End::Sent(why) | End::Received(why)) = end else { return false };
+    why.code == OPEN_MESSAGE_ERROR
 }
 
 /// What was wrong and what became of it (RFC 7606).
