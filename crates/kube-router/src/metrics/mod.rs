@@ -41,9 +41,9 @@ pub struct Metrics {
     registry: Registry,
     /// Names and labels, but of those that are attached.
     defined: Arc<[(String, Vec<String>)]>,
-    /// Virtual servers on this node, of any owner.
+    /// Virtual servers of ours on this node.
     pub ipvs_services: IntGauge,
-    /// Seconds from a change to its last row in the kernel, or of an audit.
+    /// Seconds a batch of changes of virtual and real servers takes.
     pub ipvs_services_sync_time: Histogram,
     /// Seconds a change of rules takes, from handing it over to having it in the kernel.
     pub iptables_sync_time: Histogram,
@@ -116,10 +116,10 @@ impl Metrics {
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let make = Definer { registry: &registry, defined: RefCell::default() };
         Ok(Self {
-            ipvs_services: make.gauge("controller_ipvs_services", "IPVS virtual servers on this node")?,
+            ipvs_services: make.gauge("controller_ipvs_services", "Our IPVS virtual servers")?,
             ipvs_services_sync_time: make.seconds(
                 "controller_ipvs_services_sync_time",
-                "Seconds from a change to its last row in the kernel, or of an audit",
+                "Seconds a batch of changes of virtual and real servers takes",
             )?,
             iptables_sync_time: make.seconds(
                 "controller_iptables_sync_time",

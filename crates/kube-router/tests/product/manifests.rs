@@ -292,6 +292,7 @@ fn the_unit_agrees_with_the_manifests() {
     let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap();
     assert_eq!(value("CapabilityBoundingSet"), "CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE");
     assert_eq!(value("ExecStart"), "/usr/local/bin/kube-router $KUBE_ROUTER_FLAGS");
+    assert_eq!(value("RuntimeDirectoryPreserve"), "yes", "records of wired pods outlive the agent");
     let flags = unit.lines().find_map(|line| line.strip_prefix("#   KUBE_ROUTER_FLAGS=")).unwrap();
     let options = Options::from_flags(&flags.split(' ').collect::<Vec<_>>()).unwrap();
     assert!(options.warnings.is_empty() && options::unbuilt(&options).is_empty());
