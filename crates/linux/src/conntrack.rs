@@ -10,6 +10,7 @@
 pub mod marks;
 mod wire;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -31,6 +32,34 @@ pub struct Flows {
     pub port: u16,
     /// Only those answered from here: the real server, of the destination's family. `None` is every flow.
     pub reply_source: Option<(IpAddr, u16)>,
+}
+
+impl Flows {
+    fn has(&self, sent: &Ends, answered: &Ends) -> bool {
+        sent.protocol == self.protocol.number()
+            && sent.destination == (self.destination, self.port)
+            && self.reply_source.is_none_or(|source| answered.source == source)
+    }
+}
+
+/// Where UDP is served from now on: flows that were opened there before have gone elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Every port of these addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// These ports.
+    pub ports: BTreeSet<(IpAddr, u16)>,
+}
+
+impl Served {
+    fn has(&self, (ip, port): (IpAddr, u16)) -> bool {
+        self.addresses.contains(&ip) || self.ports.contains(&(ip, port))
+    }
+
+    fn concerns(&self, family: Family) -> bool {
+        let mut ips = self.addresses.iter().chain(self.ports.iter().map(|(ip, _)| ip));
+        ips.any(|ip| Family::of(ip) == family)
+    }
 }
 
 /// What failed.
@@ -93,7 +122,9 @@ impl Conntrack {
         if flows.reply_source.is_some_and(|(ip, _)| Family::of(&ip) != Family::of(&flows.destination)) {
             return Err(Error::MixedFamilies);
         }
-        let found = self.list(flows).map_err(Error::List)?;
+        let mut payload = header(Family::of(&flows.destination), 0);
+        put_filter(&mut payload, flows);
+        let found = self.list(payload, |sent, answered| flows.has(sent, answered)).map_err(Error::List)?;
         if found.is_empty() {
             return Ok(0);
         }
@@ -104,15 +135,39 @@ impl Conntrack {
                 Err(error) => return Err(Error::Delete(error)),
             }
         }
-        self.delete_each(flows, &found).map_err(Error::Delete)
+        self.delete_each(Family::of(&flows.destination), &found).map_err(Error::Delete)
     }
 
-    fn list(&mut self, flows: &Flows) -> Result<Vec<Found>, netlink::Error> {
-        let mut payload = header(Family::of(&flows.destination), 0);
-        put_filter(&mut payload, flows);
-        let request = Request::new(message::GET, 0, payload)?;
+    /// Deletes UDP flows of zone 0 that were opened to where it is served now and are answered from there: nobody has
+    /// translated their destination, so they began before, and IPVS would send their packets on but never recognise the
+    /// answers. One walk of the kernel through its table for each family; UDP flows alone are copied.
+    ///
+    /// # Errors
+    /// The first failure; a flow that is gone before it is deleted is none.
+    pub fn delete_unserved(&mut self, served: &Served) -> Result<usize, Error> {
+        let mut deleted = 0;
+        for family in Family::ALL.into_iter().filter(|family| served.concerns(*family)) {
+            let mut payload = header(family, 0);
+            put_protocol_filter(&mut payload, Protocol::Udp);
+            let unserved = |sent: &Ends, answered: &Ends| {
+                sent.protocol == Protocol::Udp.number()
+                    && served.has(sent.destination)
+                    && answered.source == sent.destination
+            };
+            let found = self.list(payload, unserved).map_err(Error::List)?;
+            deleted += self.delete_each(family, &found).map_err(Error::Delete)?;
+        }
+        Ok(deleted)
+    }
+
+    fn list(
+        &mut self,
+        filter: MessageBuilder,
+        wanted: impl Fn(&Ends, &Ends) -> bool,
+    ) -> Result<Vec<Found>, netlink::Error> {
+        let request = Request::new(message::GET, 0, filter)?;
         self.socket.dump(&request, |kind, payload| {
-            (kind == message::NEW).then(|| parse_matching(payload, flows)).flatten()
+            (kind == message::NEW).then(|| parse_matching(payload, &wanted)).flatten()
         })
     }
 
@@ -124,9 +179,9 @@ impl Conntrack {
         self.socket.request(Request::new(message::DELETE, 0, payload)?)
     }
 
-    fn delete_each(&mut self, flows: &Flows, found: &[Found]) -> Result<usize, netlink::Error> {
+    fn delete_each(&mut self, family: Family, found: &[Found]) -> Result<usize, netlink::Error> {
         let request = |flow: &Found| {
-            let mut payload = header(Family::of(&flows.destination), 0);
+            let mut payload = header(family, 0);
             payload.put(flow::ORIGINAL | NESTED, &flow.original);
             if let Some(id) = flow.id {
                 payload.put_be32(flow::ID, id);
@@ -182,19 +237,26 @@ fn put_filter(payload: &mut MessageBuilder, flows: &Flows) {
     });
 }
 
-/// A flow of a dump, if it is one of `flows`: the kernel's filter is not taken on trust, and older kernels do not
-/// filter by zone.
-fn parse_matching(payload: &[u8], flows: &Flows) -> Option<Found> {
+/// Asks for the flows of a protocol.
+fn put_protocol_filter(payload: &mut MessageBuilder, protocol: Protocol) {
+    payload.nest(flow::ORIGINAL, |original| {
+        original.nest(tuple::PROTO, |proto| {
+            proto.put_u8(tuple::PROTO_NUMBER, protocol.number());
+        });
+    });
+    payload.nest(flow::FILTER, |flags| {
+        flags.put_u32(filter::ORIGINAL_FLAGS, filter::PROTO_NUMBER).put_u32(filter::REPLY_FLAGS, 0);
+    });
+}
+
+/// A flow of a dump, if it is wanted: the kernel's filter is not taken on trust, and older kernels do not filter by zone.
+fn parse_matching(payload: &[u8], wanted: impl Fn(&Ends, &Ends) -> bool) -> Option<Found> {
     let fields = Attributes::after(payload, HEADER);
     let original = fields.get(flow::ORIGINAL)?;
     let reply = fields.get(flow::REPLY)?;
     let zone = zone(fields.get(flow::ZONE))?;
     let (sent, answered) = (Ends::parse(original.nested())?, Ends::parse(reply.nested())?);
-    let wanted = zone == 0
-        && sent.protocol == flows.protocol.number()
-        && sent.destination == (flows.destination, flows.port)
-        && flows.reply_source.is_none_or(|source| answered.source == source);
-    wanted.then(|| Found {
+    (zone == 0 && wanted(&sent, &answered)).then(|| Found {
         original: original.payload.to_vec(),
         id: fields.get(flow::ID).and_then(|id| id.be32()),
     })

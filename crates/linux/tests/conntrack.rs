@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use common::{eventually, in_netns, run};
-use linux::conntrack::{Conntrack, Error, Flow, Flows};
+use linux::conntrack::{Conntrack, Error, Flow, Flows, Served};
 use linux::row::{Family, Protocol};
 
 struct Net {
@@ -152,6 +152,34 @@ fn flows_go_one_by_one_where_the_kernel_has_no_filtered_delete() {
     only_flows_of_the_removed_backend_go(v6);
     all_flows_of_a_virtual_server_go(v4);
     all_flows_of_a_virtual_server_go(v6);
+}
+
+fn flows_begun_before_the_service_go(net: fn() -> Net) {
+    in_netns(|| {
+        let net = net();
+        net.send(40_000..40_003, 53);
+        net.send(40_000..40_005, 54);
+        net.send(40_000..40_007, 55);
+        let mut conntrack = Conntrack::open().expect("conntrack");
+        let port = |port| Served { ports: [(net.virtual_address, port)].into(), ..Served::default() };
+        assert_eq!(conntrack.delete_unserved(&port(53)).expect("nothing to do"), 0, "these are served");
+        assert_eq!(conntrack.delete_unserved(&port(54)).expect("deleted"), 5);
+        assert_eq!([53, 54, 55].map(|port| net.tracked(port).len()), [3, 0, 7]);
+        let all = Served { addresses: [net.virtual_address].into(), ..Served::default() };
+        assert_eq!(conntrack.delete_unserved(&all).expect("deleted"), 7);
+        assert_eq!([53, 54, 55].map(|port| net.tracked(port).len()), [3, 0, 0]);
+        assert_eq!(conntrack.delete_unserved(&Served::default()).expect("nothing to do"), 0);
+    });
+}
+
+#[test]
+fn flows_begun_before_the_service_go_v4() {
+    flows_begun_before_the_service_go(v4);
+}
+
+#[test]
+fn flows_begun_before_the_service_go_v6() {
+    flows_begun_before_the_service_go(v6);
 }
 
 #[test]

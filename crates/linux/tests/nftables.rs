@@ -780,7 +780,7 @@ fn no_packet_sees_a_state_in_between() {
 #[test]
 #[ignore = "vm: needs a kernel that may miss an entry of a map while it is replaced"]
 fn no_packet_sees_a_state_in_between_on_older_kernels() {
-    packets_see_no_state_in_between(200);
+    packets_see_no_state_in_between(40);
 }
 
 /// A map's entry is replaced about `moves` times in each of 150 rounds.

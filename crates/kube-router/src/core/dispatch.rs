@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use linux::conntrack::Flows;
-use linux::lane::Report;
-use linux::row::LaneName;
+use linux::lane::{Refusal, Report};
+use linux::row::{Key, LaneName};
 
+use super::purge::Question;
 use super::{Core, purge};
 
 /// How long the first rules of a controller may wait until sets are filled. What looks into no set need not wait, but
@@ -19,16 +19,10 @@ impl Core {
             Report::Applied(lane, outcomes) => {
                 let reconciler = &self.reconciler;
                 self.reporter.applied(lane, &outcomes, |key| reconciler.desired(key).is_some());
-                let removed: Vec<Flows> = outcomes
-                    .iter()
-                    .filter_map(|(key, outcome)| {
-                        let gone = outcome.is_ok() && self.reconciler.desired(key).is_none();
-                        gone.then(|| purge::flows_of(key)).flatten()
-                    })
-                    .collect();
+                let forgotten = self.flows_to_forget(&outcomes);
                 self.reconciler.applied(lane, outcomes, now);
                 if let Some(purge) = &self.purge {
-                    removed.into_iter().for_each(|flows| purge.ask(flows));
+                    forgotten.into_iter().for_each(|question| purge.ask(question));
                 }
                 lane
             }
@@ -51,6 +45,16 @@ impl Core {
             beat.progressed();
             beat.idle();
         }
+    }
+
+    /// Flows that connection tracking is to forget for what a lane has done. O(outcomes).
+    fn flows_to_forget(&self, outcomes: &[(Key, Result<(), Refusal>)]) -> Vec<Question> {
+        let done = || outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).map(|(key, _)| key);
+        let gone = done().filter(|key| self.reconciler.desired(key).is_none()).filter_map(purge::flows_of);
+        let come = done()
+            .filter(|key| self.reconciler.desired(key).is_some() && self.reconciler.actual(key).is_none());
+        let served = purge::served_by(come).map(Question::Served);
+        gone.map(Question::Gone).chain(served).collect()
     }
 
     /// Hands every free lane its next job.

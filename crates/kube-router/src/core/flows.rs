@@ -1,10 +1,11 @@
 //! Looking at running flows and marking them, on a thread of its own: a walk over a large flow table takes long.
 //!
-//! Decided here: nothing but that questions asked meanwhile are answered together.
+//! Decided here: that questions asked meanwhile are answered together, and that what failed is tried again.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use linux::conntrack::{Conntrack, Error, Flow};
 use tokio::sync::mpsc::Sender;
@@ -13,6 +14,9 @@ use super::input::{Input, News};
 use super::lanes::LaneError;
 use crate::metrics::Metrics;
 use crate::names::mark::FLOW_FORBIDDEN;
+
+/// How long after a failure the same is tried again.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// What is asked of connection tracking.
 #[derive(Debug)]
@@ -33,9 +37,10 @@ impl FlowWatch {
         let requests = metrics.netlink_requests.clone();
         let run = move || {
             let mut conntrack = None;
-            while let Ok(first) = inbox.recv() {
-                let questions: Vec<Question> = std::iter::once(first).chain(inbox.try_iter()).collect();
-                let mut addresses: BTreeSet<IpAddr> = BTreeSet::new();
+            // Whose flows could not be looked at, or not be marked.
+            let mut missed: BTreeSet<IpAddr> = BTreeSet::new();
+            while let Some(questions) = wait(&inbox, !missed.is_empty()) {
+                let mut addresses = std::mem::take(&mut missed);
                 let mut answered = Ok(());
                 for question in questions {
                     match question {
@@ -43,6 +48,9 @@ impl FlowWatch {
                         Question::Mark { flows, forbidden } => {
                             requests.with_label_values(&["conntrack", "write"]).inc_by(flows.len() as u64);
                             let marked = set_mark(&mut conntrack, &flows, forbidden);
+                            if marked.is_err() {
+                                missed.extend(flows.iter().map(|flow| flow.original.source.0));
+                            }
                             answered = answered.and(marked);
                         }
                     }
@@ -55,11 +63,14 @@ impl FlowWatch {
                                 return;
                             }
                         }
-                        Err(error) => answered = Err(error),
+                        Err(error) => {
+                            missed.extend(addresses);
+                            answered = Err(error);
+                        }
                     }
                 }
                 if let Err(error) = answered {
-                    tracing::warn!("{error}; flows that policies forbid by now may go on until they end");
+                    tracing::warn!("{error}; flows that policies forbid by now go on until the next try");
                     conntrack = None;
                 }
             }
@@ -73,6 +84,21 @@ impl FlowWatch {
         // The thread ends only with the process.
         let _ = self.0.send(question);
     }
+}
+
+/// What is asked next, together with what has been asked since; nothing, after a pause, where something is to be tried
+/// `again`. `None` once nobody can ask any more.
+fn wait(inbox: &mpsc::Receiver<Question>, again: bool) -> Option<Vec<Question>> {
+    let first = if again {
+        match inbox.recv_timeout(PAUSE) {
+            Ok(question) => Some(question),
+            Err(mpsc::RecvTimeoutError::Timeout) => None,
+            Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+        }
+    } else {
+        Some(inbox.recv().ok()?)
+    };
+    Some(first.into_iter().chain(inbox.try_iter()).collect())
 }
 
 fn opened(conntrack: &mut Option<Conntrack>) -> Result<&mut Conntrack, Error> {

@@ -98,13 +98,13 @@ impl Controller for NetworkPolicies {
     }
 
     /// At a start in parts: what brings sets and chains first, then members.
-    fn plan(&mut self, inputs: Inputs<'_>, now: Instant, _in_kernel: InKernel<'_>) -> Vec<Planned> {
+    fn plan(&mut self, inputs: Inputs<'_>, now: Instant, in_kernel: InKernel<'_>) -> Vec<Planned> {
         let part = if self.built { usize::MAX } else { PART };
         let touched = &mut self.touched;
         self.flows.look_at(std::mem::take(&mut touched.flows), now);
         let mut planned: Vec<Planned> = Vec::new();
         if std::mem::take(&mut touched.pods_here) {
-            planned.push((Subject::Frame.into(), self.plan_frame(inputs)));
+            planned.push((Subject::Frame.into(), self.plan_frame(inputs, in_kernel)));
         }
         while planned.len() < part
             && let Some(id) = self.touched.policies.pop_first()
@@ -210,13 +210,14 @@ impl NetworkPolicies {
     }
 
     /// O(pods of this node).
-    fn plan_frame(&self, inputs: Inputs<'_>) -> Vec<Claim> {
+    fn plan_frame(&self, inputs: Inputs<'_>, in_kernel: InKernel<'_>) -> Vec<Claim> {
         let pods = self.index.pods_here();
         let mut claims = Vec::new();
         for family in self.families() {
             let of_family = pods.iter().filter_map(|pod| Some((pod.id().clone(), pod.ip(family)?)));
             let of_family: Vec<_> = of_family.collect();
-            claims.extend(frame::claims(family, &of_family, inputs.node, inputs.options));
+            let enforced = frame::ways_in(family).any(|jump| !in_kernel(&jump.key).is_empty());
+            claims.extend(frame::claims(family, &of_family, enforced, inputs.node, inputs.options));
             let settings = BRIDGE_SETTINGS.iter().filter(|(of, _)| *of == family);
             claims.extend(
                 settings.map(|(_, path)| Claim::new(Key::Sysctl((*path).into()), Row::Sysctl("1".into()))),

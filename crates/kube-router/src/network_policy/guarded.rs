@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use linux::reconciler::Reconciler;
+use linux::reconciler::{Claim, Reconciler};
 use linux::row::{Family, Key, Member, Row};
 
 use super::NetworkPolicies;
@@ -67,6 +67,7 @@ fn is_led_to(id: &ObjectName, ip: IpAddr, rows: &Rows) -> bool {
 fn is_mapped(ip: IpAddr, policies: &[&Compiled], rows: &Rows) -> bool {
     let firsts = frame::FIRST.into_iter().map(|(way, _)| way).chain(Direction::ALL.map(shared::dispatch));
     let firsts = firsts.map(|name| Key::Chain(chain_key(Family::of(&ip), name.into())));
-    let verdicts = shared::claims(ip, policies).into_iter().map(|claim| claim.key);
-    firsts.chain(verdicts).all(|key| rows.stands(&key))
+    // Another pod may still have the address in the API, and its verdict be the one that stands.
+    let own = |claim: &Claim| rows.stands(&claim.key) && rows.actual(&claim.key) == Some(&claim.row);
+    firsts.into_iter().all(|key| rows.stands(&key)) && shared::claims(ip, policies).iter().all(own)
 }

@@ -402,7 +402,7 @@ fn a_refusal_names_flag_value_and_reason() {
             &["--bgp-graceful-restart", "--bgp-graceful-restart-deferral-time=0"],
             "bgp-graceful-restart-deferral-time",
             "0s",
-            "more than 0",
+            "1s or more",
         ),
         (&["--router-id=fd00::1"], "router-id", "fd00::1", "IPv4"),
         (&["--peer-router-ips=192.0.2.300"], "peer-router-ips", "192.0.2.300", "not an IP address"),

@@ -15,6 +15,7 @@ use crate::gaps::{Probes, prepare};
 use crate::stage::{SOON, Stage, holds};
 use crate::tables::{NFTABLES, cluster, flags, logs};
 
+const DEFAULT_DENY: &str = "--netpol-default-deny";
 const IPTABLES: &str = "--firewall-backend=iptables";
 /// The programs behind every name of iptables, and those of sets and nftables.
 const PROGRAMS: [&str; 4] =
@@ -57,7 +58,17 @@ fn said(cluster: &Cluster, node: usize) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_one_to_the_other_there_is_no_gap_and_nothing_is_left() {
-    let mut cluster = cluster(Families::Dual, &[]).await;
+    from_one_to_the_other(&[]).await;
+}
+
+/// Pods that run are not refused while the other packet filter does not know them yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn from_one_to_the_other_there_is_no_gap_with_default_deny() {
+    from_one_to_the_other(&[DEFAULT_DENY]).await;
+}
+
+async fn from_one_to_the_other(always: &[&str]) {
+    let mut cluster = cluster(Families::Dual, always).await;
     cluster.api().create(Resource::Namespaces, json!({ "metadata": { "name": "far" } })).unwrap();
     let mut fence = Fence::new(&cluster).await;
     let api = cluster.api();
@@ -71,7 +82,7 @@ async fn from_one_to_the_other_there_is_no_gap_and_nothing_is_left() {
     let probes = Probes::start(&Stage::of(api.clone(), &cluster));
     for (turn, (flag, there)) in turns.into_iter().enumerate() {
         for node in 1..=3 {
-            cluster.set_agent_flags(node, flags(Families::Dual, flag)).unwrap();
+            cluster.set_agent_flags(node, flags(Families::Dual, &[always, flag].concat())).unwrap();
             let agent = cluster.take_agent(node).expect("it runs");
             // Killed or stopped makes no difference.
             match turn % 2 {

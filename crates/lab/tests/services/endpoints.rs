@@ -28,6 +28,7 @@ async fn connections_go_where_the_service_says() {
     internal_policy_stays_on_the_node(&cluster).await;
     external_policy_and_health_checks(&cluster).await;
     udp_flows_move_at_once(&cluster).await;
+    udp_flows_that_came_too_early_are_forgotten(&cluster).await;
     endpoints_come_and_go(&cluster).await;
 }
 
@@ -228,6 +229,35 @@ async fn udp_flows_move_at_once(cluster: &Cluster) {
     assert_eq!(stuck, None, "no flow to the old endpoint is left");
     set_ready(cluster, "web-1", true);
     reach("and back", &both, &["web-1", "web-2"]).await;
+}
+
+/// Who sends before the Service is there has a flow past IPVS, which would see its packets but never the answers.
+async fn udp_flows_that_came_too_early_are_forgotten(cluster: &Cluster) {
+    let ips = cluster_ips(&service(cluster, "early", "web", json!({})));
+    let take_away = || cluster.api().delete(Resource::Services, Some("default"), "early", None).unwrap();
+    take_away();
+    let probe = in_pod(cluster, "c-1").patience(Duration::from_secs(1));
+    let flows = |ip: &std::net::IpAddr| {
+        let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
+        format!("conntrack -L -p udp -f {family} --orig-dst {ip}")
+    };
+    // Answered, if anybody did, by the address itself.
+    let too_early = |text: &str, ip: &std::net::IpAddr| text.contains(&format!(" src={ip} "));
+    for ip in &ips {
+        let gone = |text: &str| !text.contains(&format!("{ip}/"));
+        until("its address goes", cluster, 1, "ip addr show dev kube-dummy-if", gone).await;
+        assert!(probe.ask(Protocol::Udp, SocketAddr::new(*ip, 53)).await.is_err(), "nobody is there");
+        let there = tool(cluster, 1, &flows(ip));
+        assert!(too_early(&there, ip), "{there}");
+    }
+    let same = json!({ "spec": { "clusterIP": ips[0], "clusterIPs": ips } });
+    service(cluster, "early", "web", same);
+    for ip in &ips {
+        reach("served", &[(probe.clone(), Protocol::Udp, SocketAddr::new(*ip, 53))], &["web-1", "web-2"])
+            .await;
+        until("the flow is forgotten", cluster, 1, &flows(ip), |text| !too_early(text, ip)).await;
+    }
+    take_away();
 }
 
 async fn endpoints_come_and_go(cluster: &Cluster) {

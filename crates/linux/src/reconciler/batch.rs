@@ -200,10 +200,15 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
 
     /// A prerequisite is met by being there and staying, by coming earlier in this batch, or by being none of ours.
     fn will_be_there(&self, key: &Key, batch: &HashMap<Key, usize>) -> bool {
-        match self.entries.get(key) {
-            Some(entry) => (entry.actual().is_some() && entry.desired().is_some()) || batch.contains_key(key),
-            None => true,
-        }
+        let stays = |entry: &Entry| {
+            entry.actual().is_some() && entry.desired().is_some() && !self.is_being_removed(key)
+        };
+        self.entries.get(key).is_none_or(|entry| stays(entry) || batch.contains_key(key))
+    }
+
+    /// Whether a lane has been told to remove it: wanted again meanwhile, it is there only after the lane's next job.
+    fn is_being_removed(&self, key: &Key) -> bool {
+        self.lanes.get(&key.lane()).is_some_and(|state| state.in_flight.get(key) == Some(&None))
     }
 
     /// Sets a rule begins to look into that still lack members on their way: a rule that met them would refuse, or let
@@ -224,7 +229,8 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         let inside = |key: &&Key| key.container().as_ref() == Some(set);
         let missing = |key: &Key| {
             let entry = self.entries.get(key);
-            entry.is_some_and(|entry| entry.desired().is_some() && entry.actual().is_none())
+            let lacks = |entry: &Entry| entry.actual().is_none() || self.is_being_removed(key);
+            entry.is_some_and(|entry| entry.desired().is_some() && lacks(entry))
         };
         let pending = state.pending.range(&first..).take_while(inside);
         let in_flight = state.in_flight.range(&first..).map(|(key, _)| key).take_while(inside);

@@ -213,7 +213,13 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
                     self.note_quarrel(&key, target.as_ref(), now);
                     self.succeeded(&key, target);
                 }
-                Err(refusal) => self.refused(&key, &refusal, now),
+                Err(refusal) => {
+                    self.refused(&key, &refusal, now);
+                    if target.is_none() {
+                        // It stays, which is what some may have begun to wait for.
+                        self.wake(&key);
+                    }
+                }
             }
             self.touch(&key);
         }

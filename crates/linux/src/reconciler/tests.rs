@@ -421,6 +421,40 @@ fn a_chain_waits_until_its_new_set_is_filled() {
     assert!(kernel.rows.contains_key(&key));
 }
 
+/// What is wanted again while a lane removes it is not there before that lane's next job, or because it could not go.
+#[test]
+fn what_is_being_removed_is_not_built_on() {
+    for (whole_set, refused) in [(true, false), (false, false), (true, true), (false, true)] {
+        let (mut reconciler, mut kernel) = (Reconciler::<u8>::new(), PickyKernel::default());
+        let mut now = Instant::now();
+        reconciler.allow_removals([Gate::all()]);
+        let sets = vec![set("a"), member("a", 1)];
+        reconciler.set(&1, sets.clone());
+        run_until_settled(&mut reconciler, &mut kernel, &mut now);
+
+        reconciler.set(&1, if whole_set { Vec::new() } else { vec![set("a")] });
+        let stages = job(&mut reconciler, LaneName::Sets, now);
+        reconciler.set(&1, [sets.clone(), vec![chain("KUBE-X", &["a"])]].concat());
+        assert!(reconciler.next_job(LaneName::Firewall, now).is_none(), "it may be gone by then");
+        if refused {
+            kernel.refuse.extend([set("a").key, member("a", 1).key]);
+        }
+        write(&mut reconciler, &mut kernel, LaneName::Sets, stages, now);
+        kernel.refuse.clear();
+        kernel.wanted = [sets.clone(), vec![chain("KUBE-X", &["a"])]]
+            .concat()
+            .into_iter()
+            .map(|claim| (claim.key, claim.row))
+            .collect();
+        if !refused {
+            assert!(reconciler.next_job(LaneName::Firewall, now).is_none(), "it is to be written again");
+        }
+        run_until_settled(&mut reconciler, &mut kernel, &mut now);
+        assert_eq!(kernel.rows, kernel.wanted);
+        assert_eq!(kernel.order_violations, Vec::<String>::new());
+    }
+}
+
 fn jumping(name: &str, target: &str) -> Claim {
     let key = ChainKey { family: Family::V4, table: FilterTable::Filter, name: name.into() };
     let rule = Rule::new([], Action::Jump(target.into()));

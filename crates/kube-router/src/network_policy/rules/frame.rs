@@ -44,10 +44,11 @@ pub fn place(chain: &ChainKey, rule: &Rule) -> Option<Position> {
     ours.then_some(Position::First(names::rank::POLICY))
 }
 
-/// The rows of one family. O(pods of this node).
+/// The rows of one family; `enforced` says that packets meet them already. O(pods of this node).
 pub(in crate::network_policy) fn claims(
     family: Family,
     pods: &[PodHere],
+    enforced: bool,
     node: &ThisNode,
     options: &Options,
 ) -> Vec<Claim> {
@@ -76,11 +77,14 @@ pub(in crate::network_policy) fn claims(
         claims.push(set_claim(family, names::set::LOCAL_PODS.into(), SetKind::HashIp));
         let set = local_pods(family);
         for (id, ip) in pods {
-            // In once its chain is there; out before that goes.
-            let programmed = if node.facts.verdict_maps {
-                policy::Direction::ALL.map(|direction| shared::verdict_key(*ip, direction)).to_vec()
-            } else {
-                vec![Key::Chain(chain_key(family, pod_chain(id)))]
+            // In once its chain is there; out before that goes. Where nothing is enforced yet, all are in before the
+            // rule that refuses others is: they are running, and go on.
+            let programmed = match (enforced, node.facts.verdict_maps) {
+                (false, _) => Vec::new(),
+                (true, true) => {
+                    policy::Direction::ALL.map(|direction| shared::verdict_key(*ip, direction)).to_vec()
+                }
+                (true, false) => vec![Key::Chain(chain_key(family, pod_chain(id)))],
             };
             claims.push(Claim::new(Key::Member(set.clone(), Member::Ip(*ip)), Row::Member).after(programmed));
         }
