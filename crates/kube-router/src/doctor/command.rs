@@ -70,12 +70,13 @@ impl DoctorCommand {
     /// [`DoctorError`].
     pub async fn run(self) -> Result<Diagnosis, DoctorError> {
         let socket = self.socket.clone().unwrap_or_else(socket::path);
-        let options = if self.flags.is_empty() {
+        let are_agents = self.flags.is_empty();
+        let options = if are_agents {
             read(running_flags(&socket).await, DoctorError::FlagsOfAgent)?
         } else {
             read(self.flags, DoctorError::Flags)?
         };
-        let checks = judge(&gather::all(&options, &socket).await);
+        let checks = judge(&gather::all(&options, &socket, are_agents).await);
         let well = checks.iter().all(|check: &Check| check.level != Level::Problem);
         let text = match self.output {
             Output::Table => text::of(&checks, Paint::for_stdout()),

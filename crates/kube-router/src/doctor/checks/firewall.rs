@@ -1,5 +1,6 @@
 //! Rules: flavours of iptables, and what other programs left or keep there.
 
+use crate::doctor::wanted::PacketFilter;
 use crate::doctor::{Check, Facts, Iptables};
 use crate::preflight;
 
@@ -12,9 +13,13 @@ pub(in crate::doctor) fn all(facts: &Facts) -> Vec<Check> {
 }
 
 fn programs(facts: &Facts) -> Check {
+    let nftables = facts.runs.filter == PacketFilter::Nftables;
     match &facts.iptables_default {
+        Some(Ok(program)) if nftables => {
+            Check::fine("iptables", format!("{program}; rules are written by nftables"))
+        }
         Some(Ok(program)) => Check::fine("iptables", program.clone()),
-        Some(Err(reason)) if facts.runs.iptables => Check::problem(
+        Some(Err(reason)) if !nftables => Check::problem(
             "iptables",
             format!("there is no usable iptables-restore: {reason}"),
             "install the package iptables (1.8 or newer), or let kube-router use nftables: --firewall-backend=auto",
@@ -75,8 +80,7 @@ fn kube_proxy(facts: &Facts) -> Check {
     if facts.links.keys().any(|name| **name == *preflight::LINK) {
         found.push("the link kube-ipvs0");
     }
-    let is_its_table = |table: &String| table.ends_with(" kube-proxy");
-    if facts.nft_tables.iter().flatten().any(is_its_table) {
+    if facts.kube_proxy_table {
         found.push("the nftables tables kube-proxy");
     }
     if found.is_empty() {
@@ -121,7 +125,8 @@ fn docker(facts: &Facts) -> Option<Check> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::{Level, Wanted};
+    use crate::doctor::Level;
+    use crate::doctor::wanted::Wanted;
     use crate::options::Controllers;
 
     fn facts(dump: &str) -> Facts {
@@ -140,7 +145,7 @@ mod tests {
         left.runs.controllers.service_proxy = false;
         assert_eq!(kube_proxy(&left).level, Level::Fine, "another proxy is meant to be there");
         let mut tables = facts("");
-        tables.nft_tables = Some(vec!["table ip kube-proxy".into()]);
+        tables.kube_proxy_table = true;
         assert_eq!(kube_proxy(&tables).level, Level::Problem);
     }
 
@@ -165,5 +170,16 @@ mod tests {
         dropped.runs.controllers.routes = true;
         assert_eq!(docker(&dropped).unwrap().level, Level::Fine);
         assert_eq!(docker(&facts(":FORWARD ACCEPT [0:0]\n")), None);
+    }
+
+    #[test]
+    fn iptables_must_work_where_it_is_written_to() {
+        let mut facts = facts("");
+        facts.iptables_default = Some(Err("not found".into()));
+        assert_eq!(programs(&facts).level, Level::Problem);
+        facts.runs.filter = PacketFilter::Nftables;
+        assert_eq!(programs(&facts).level, Level::Fine);
+        facts.iptables_default = Some(Ok("iptables-restore 1.8.9 (nft)".into()));
+        assert_eq!(programs(&facts).found, "iptables-restore 1.8.9 (nft); rules are written by nftables");
     }
 }
