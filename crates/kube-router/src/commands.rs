@@ -111,7 +111,10 @@ async fn doctor(command: Result<DoctorCommand, clap::Error>) -> ExitCode {
             say(std::io::stdout(), &diagnosis.text);
             if diagnosis.well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => failed(&error),
+        Err(error) => {
+            failed(&error);
+            ExitCode::from(error.exit_code())
+        }
     }
 }
 

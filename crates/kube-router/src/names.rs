@@ -161,7 +161,9 @@ pub mod mark {
     pub const DSR_MASK: u32 = 0x3fff;
 }
 
-/// The CNI configuration file, the first of these that is there, unless `KUBE_ROUTER_CNI_CONF_FILE` names another.
+/// The variable that names the CNI configuration file.
+pub const CNI_FILE_VARIABLE: &str = "KUBE_ROUTER_CNI_CONF_FILE";
+/// The CNI configuration file, the first of these that is there, unless [`CNI_FILE_VARIABLE`] names another.
 pub const CNI_FILES: [&str; 2] =
     ["/etc/cni/net.d/10-kuberouter.conf", "/etc/cni/net.d/10-kuberouter.conflist"];
 /// The CNI plugin that waits for network policy: the name of its program, which is this one, and its `type`.

@@ -14,14 +14,26 @@ use linux::nftables;
 use linux::route::{Rtnetlink, links};
 use linux::row::{Family, Name};
 
-/// Chains of services. Those of the kubelet are named `KUBE-`, too, but not like these.
-const CHAINS: [&str; 4] =
-    ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL"];
+/// Chains of services: of its iptables mode, then of its IPVS mode, whose filters refuse what is sent to service
+/// addresses of ours. Those of the kubelet are named `KUBE-`, too, but not like these.
+const CHAINS: [&str; 9] = [
+    "KUBE-SERVICES",
+    "KUBE-NODEPORTS",
+    "KUBE-EXTERNAL-SERVICES",
+    "KUBE-PROXY-FIREWALL",
+    "KUBE-NODE-PORT",
+    "KUBE-LOAD-BALANCER",
+    "KUBE-SOURCE-RANGES-FIREWALL",
+    "KUBE-IPVS-FILTER",
+    "KUBE-IPVS-OUT-FILTER",
+];
 /// What chains of single services and endpoints begin with.
-const CHAIN_PREFIXES: [&str; 5] = ["KUBE-SVC-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-XLB-", "KUBE-FW-"];
+const CHAIN_PREFIXES: [&str; 6] =
+    ["KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-XLB-", "KUBE-FW-"];
 /// Lines of a dump that are kube-proxy's, as `grep -E` says it: neither the kubelet's nor ours, so that the command may
-/// run while they do.
-const LINES: &str = "KUBE-(SERVICES|NODEPORTS|EXTERNAL-SERVICES|FORWARD|PROXY-|SVC-|SEP-|EXT-|XLB-|FW-)";
+/// run while they do. The README has a copy.
+const LINES: &str = "KUBE-(SERVICES|NODEPORTS|NODE-PORT|EXTERNAL-SERVICES|LOAD-BALANCER|SOURCE-RANGES-FIREWALL|IPVS-|\
+                     FORWARD|PROXY-|SVC-|SVL-|SEP-|EXT-|XLB-|FW-)";
 /// The link that holds service addresses in its IPVS mode.
 pub(crate) const LINK: &str = "kube-ipvs0";
 /// Its table in nftables mode, of each family.
@@ -81,12 +93,17 @@ pub fn leftovers() -> Vec<Leftover> {
     if links.is_ok_and(|links| links.iter().any(|link| *link.name == *LINK)) {
         found.push(Leftover::Link);
     }
-    let name = || Name::from(TABLE);
-    let tables = nftables::Names { table_v4: name(), table_v6: name(), service_ports: name() };
-    if nftables::is_in_use(&tables).unwrap_or(false) {
+    if has_table() {
         found.push(Leftover::Table);
     }
     found
+}
+
+/// Whether a table of its nftables mode is here. Asked by netlink; what cannot be asked has none.
+pub(crate) fn has_table() -> bool {
+    let name = || Name::from(TABLE);
+    let tables = nftables::Names { table_v4: name(), table_v6: name(), service_ports: name() };
+    nftables::is_in_use(&tables).unwrap_or(false)
 }
 
 fn rules(programs: &Programs) -> Vec<Leftover> {
@@ -108,6 +125,7 @@ pub(crate) fn is_chain_of_services(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names;
 
     #[test]
     fn chains_of_services_are_told_from_those_of_the_kubelet_and_ours() {
@@ -116,8 +134,47 @@ mod tests {
                          :KUBE-FIREWALL - [0:0]\n:KUBE-ROUTER-SERVICES - [0:0]\n:KUBE-POD-FW-X - [0:0]\nCOMMIT\n";
         let theirs = |dump: &str| chain_names(dump).any(is_chain_of_services);
         assert!(!theirs(of_others));
-        for chain in ["KUBE-SERVICES", "KUBE-SVC-ERIFXISQEP7F7OF4", "KUBE-SEP-A", "KUBE-EXT-A"] {
+        for chain in ["KUBE-SERVICES", "KUBE-SVC-ERIFXISQEP7F7OF4", "KUBE-SEP-A", "KUBE-IPVS-FILTER"] {
             assert!(theirs(&format!("{of_others}*nat\n:{chain} - [0:0]\nCOMMIT\n")), "{chain}");
+        }
+        for line in of_others.lines() {
+            assert!(!is_removed(line), "{line}");
+        }
+    }
+
+    /// What `grep -E` with [`LINES`] finds: a list of beginnings.
+    fn is_removed(line: &str) -> bool {
+        let beginnings = LINES.strip_prefix("KUBE-(").and_then(|rest| rest.strip_suffix(')')).unwrap();
+        let mut beginnings =
+            beginnings.split('|').inspect(|one| assert!(!one.contains(['(', '[', '.', '*'])));
+        beginnings.any(|one| line.contains(&format!("KUBE-{one}")))
+    }
+
+    /// Names in kube-proxy's `pkg/proxy/iptables` and `pkg/proxy/ipvs`.
+    #[test]
+    fn the_remedy_takes_every_chain_of_theirs_and_the_jump_to_it() {
+        let others = ["KUBE-FORWARD", "KUBE-PROXY-CANARY"];
+        for chain in CHAINS.into_iter().chain(CHAIN_PREFIXES).chain(others) {
+            for line in [format!(":{chain} - [0:0]"), format!("-A INPUT -j {chain}")] {
+                assert!(is_removed(&line), "{line}");
+            }
+        }
+        for ours in [names::chain::SERVICES, names::chain::FORWARD, names::chain::POD_PREFIX] {
+            assert!(!is_removed(ours), "{ours}");
+        }
+    }
+
+    #[test]
+    fn pages_show_the_same_command() {
+        for (page, start) in [("README.md", "theirs='"), ("docs/first-hour.md", "grep -vE '")] {
+            let path = format!("{}/../../{page}", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(path).unwrap();
+            let mut shown: Vec<&str> = text.split(start).skip(1).collect();
+            shown.retain(|rest| rest.starts_with("KUBE-"));
+            assert!(!shown.is_empty(), "{page}");
+            for rest in shown {
+                assert_eq!(rest.split('\'').next(), Some(LINES), "{page}");
+            }
         }
     }
 

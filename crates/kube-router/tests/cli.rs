@@ -354,9 +354,16 @@ fn doctor_needs_no_agent_names_each_fix_and_ends_with_one() {
 
 #[test]
 fn flags_the_agent_would_refuse_are_refused_by_doctor_too() {
-    let (code, text) = output(&["doctor", "--", "--no-such-flag"]);
-    assert_eq!(code, Some(1));
-    assert!(text.contains("flags of the agent: unknown flag --no-such-flag"), "{text}");
+    for (flags, why) in [
+        (&["--no-such-flag"][..], "flags of the agent: unknown flag --no-such-flag"),
+        (&["word"], "flags of the agent: unexpected argument \"word\""),
+        (&["--firewall-backend=pf"], "flags of the agent: bad value \"pf\" for --firewall-backend"),
+        (&["--cleanup-config"], "do not go with doctor"),
+    ] {
+        let (code, text) = output(&[&["doctor", "--"][..], flags].concat());
+        assert_eq!(code, Some(2), "{flags:?}: {text}");
+        assert!(text.contains(why), "{text}");
+    }
 }
 
 #[test]

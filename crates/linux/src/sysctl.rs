@@ -100,6 +100,12 @@ impl Sysctls {
         Ok(None)
     }
 
+    /// Whether a root would take a value for a key: it is opened for that, and nothing is written.
+    pub fn is_writable(&self, key: &str) -> bool {
+        let opens = |path: PathBuf| fs::OpenOptions::new().write(true).open(path).is_ok();
+        path_of(key).is_ok_and(|relative| self.roots.iter().any(|root| opens(root.join(relative))))
+    }
+
     /// Writes a key.
     ///
     /// # Errors

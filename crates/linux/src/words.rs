@@ -91,7 +91,15 @@ fn rule_in_words(rule: &Rule) -> String {
     match (&known.comment, &known.action) {
         (Some(comment), _) if !comment.is_empty() => format!("rule \"{comment}\""),
         (_, Action::Jump(target)) => format!("jump to {target}"),
-        (_, action) => format!("rule {}", format!("{action:?}").split([' ', '(']).next().unwrap_or_default()),
+        (_, Action::VerdictMap { map, .. }) => format!("jump by map {map}"),
+        (_, Action::SourceNat { to, .. }) => format!("source NAT to {to}"),
+        (_, Action::Masquerade { .. }) => "masquerading".to_owned(),
+        (_, Action::Accept) => "rule that accepts".to_owned(),
+        (_, Action::Drop) => "rule that drops".to_owned(),
+        (_, Action::Return) => "rule that returns".to_owned(),
+        (_, Action::Reject) => "rule that rejects".to_owned(),
+        (_, Action::Mark { .. }) => "rule that marks".to_owned(),
+        (_, Action::Log { group, .. }) => format!("rule that logs to group {group}"),
     }
 }
 

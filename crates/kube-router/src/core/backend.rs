@@ -39,6 +39,7 @@ pub fn nftables_names() -> Names {
 impl Backend {
     /// The one that is wished for. Without a wish that whose objects are on the node, so that a restart changes nothing:
     /// tables of ours speak for nftables; else iptables if its programs are there, which may be up to six processes.
+    /// `doctor::wanted` says the same of a node, without doing anything to it.
     ///
     /// # Errors
     /// When what is wished for is not there.

@@ -1,5 +1,6 @@
 //! Opening the lanes that controllers need, and what the kernel must have for them.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -130,13 +131,18 @@ fn spawn(name: LaneName, lane: Box<dyn Lane>, core: &mpsc::Sender<Input>) -> Res
         .map_err(|source| LaneError::Thread { what: health_name(name), source })
 }
 
-/// The CNI configuration file: upstream's variable, or its default in either form. Plugins are where CNI's own variable
-/// says, or in the usual places.
-pub(crate) fn cni_lane() -> CniLane {
-    let files = match std::env::var_os("KUBE_ROUTER_CNI_CONF_FILE") {
+/// Where the CNI configuration file may be: where upstream's variable ([`names::CNI_FILE_VARIABLE`]) says, or the default
+/// in either form.
+pub(crate) fn cni_files(variable: Option<OsString>) -> Vec<PathBuf> {
+    match variable {
         Some(file) => vec![file.into()],
         None => names::CNI_FILES.map(PathBuf::from).into(),
-    };
+    }
+}
+
+/// The CNI configuration file. Plugins are where CNI's own variable says, or in the usual places.
+pub(crate) fn cni_lane() -> CniLane {
+    let files = cni_files(std::env::var_os(names::CNI_FILE_VARIABLE));
     let folders = match std::env::var_os("CNI_PATH") {
         Some(folders) => std::env::split_paths(&folders).collect(),
         None => names::CNI_FOLDERS.map(PathBuf::from).into(),

@@ -52,7 +52,7 @@ use self::effect::Edges;
 pub use self::effect::Effect;
 pub use self::input::{Account, Input, News, Sandbox};
 pub use self::lanes::LaneError;
-pub(crate) use self::lanes::cni_lane;
+pub(crate) use self::lanes::{cni_files, cni_lane};
 use self::leftovers::Leftovers;
 pub use self::ownership::Ownership;
 use self::purge::Purge;

@@ -118,7 +118,8 @@ fn remove(reconciler: &mut Reconciler<Owner>, lanes: &mut Lanes) {
 
 #[cfg(test)]
 mod tests {
-    use linux::row::{Family, Member, SetKey};
+    use linux::row::{ChainKey, Family, FilterTable, Member, SetKey};
+    use linux::rule::{Action, Rule};
 
     use super::*;
     use crate::names;
@@ -142,5 +143,23 @@ mod tests {
             ["link tun-e443169117a", numbers[0], "set kube-router-svip (IPv4)", numbers[1], numbers[2]];
         assert_eq!(told(Told::Names), names);
         assert!(lines(&BTreeSet::new(), |_| true, Told::Names).is_empty(), "nothing found, nothing told");
+    }
+
+    #[test]
+    fn rules_without_a_comment_are_told_in_words_of_the_field() {
+        let chain = ChainKey { family: Family::V4, table: FilterTable::Nat, name: "POSTROUTING".into() };
+        let to = "172.31.0.11".parse().unwrap();
+        for (action, words) in [
+            (Action::SourceNat { to, random_fully: true }, "source NAT to 172.31.0.11"),
+            (Action::Masquerade { random_fully: true }, "masquerading"),
+            (Action::Jump("KUBE-ROUTER-HAIRPIN".into()), "jump to KUBE-ROUTER-HAIRPIN"),
+            (Action::Mark { value: 1, mask: 1 }, "rule that marks"),
+            (Action::Log { group: 100, prefix: None }, "rule that logs to group 100"),
+        ] {
+            let rule = Rule::new([], action).comment(names::comment::MASQUERADE);
+            let found = BTreeSet::from([Key::ForeignRule(chain.clone(), rule)]);
+            let line = format!("{words} in chain POSTROUTING in nat (IPv4)");
+            assert_eq!(lines(&found, |_| true, Told::Names)[0], line);
+        }
     }
 }

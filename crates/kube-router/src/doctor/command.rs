@@ -27,18 +27,31 @@ pub struct DoctorCommand {
     flags: Vec<OsString>,
 }
 
-/// Nothing was looked at; the exit status is 1.
+/// Nothing was looked at, or nothing can be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum DoctorError {
-    /// Flags the agent would not start with.
+    /// Flags behind `--` the agent would not start with.
     #[error("flags of the agent")]
-    Flags(#[from] Refusal),
+    Flags(#[source] Refusal),
+    /// Flags of the agent that runs, perhaps of another version, which this one does not know.
+    #[error("flags of the running agent; give others behind --")]
+    FlagsOfAgent(#[source] Refusal),
     /// They ask for something else.
     #[error("flags of the agent: --help, --version and --cleanup-config do not go with doctor")]
     OtherRequest,
     /// It cannot be shown as JSON.
     #[error("cannot show the checks")]
     Show(#[from] serde_json::Error),
+}
+
+impl DoctorError {
+    /// The exit status: 2 for what is wrong with the command line, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            DoctorError::Flags(_) | DoctorError::OtherRequest => 2,
+            DoctorError::FlagsOfAgent(_) | DoctorError::Show(_) => 1,
+        }
+    }
 }
 
 /// What is to be shown, and whether all is well.
@@ -57,9 +70,13 @@ impl DoctorCommand {
     /// [`DoctorError`].
     pub async fn run(self) -> Result<Diagnosis, DoctorError> {
         let socket = self.socket.clone().unwrap_or_else(socket::path);
-        let flags = if self.flags.is_empty() { running_flags(&socket).await } else { self.flags };
-        let options = read(flags)?;
-        let checks = judge(&gather::all(&options, &socket).await);
+        let are_agents = self.flags.is_empty();
+        let options = if are_agents {
+            read(running_flags(&socket).await, DoctorError::FlagsOfAgent)?
+        } else {
+            read(self.flags, DoctorError::Flags)?
+        };
+        let checks = judge(&gather::all(&options, &socket, are_agents).await);
         let well = checks.iter().all(|check: &Check| check.level != Level::Problem);
         let text = match self.output {
             Output::Table => text::of(&checks, Paint::for_stdout()),
@@ -69,9 +86,9 @@ impl DoctorCommand {
     }
 }
 
-fn read(flags: Vec<OsString>) -> Result<Options, DoctorError> {
+fn read(flags: Vec<OsString>, refused: fn(Refusal) -> DoctorError) -> Result<Options, DoctorError> {
     let program = OsString::from("kube-router");
-    match options::read(std::iter::once(program).chain(flags))? {
+    match options::read(std::iter::once(program).chain(flags)).map_err(refused)? {
         Request::Run(options) => Ok(*options),
         _ => Err(DoctorError::OtherRequest),
     }

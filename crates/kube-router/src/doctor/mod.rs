@@ -9,14 +9,15 @@ pub mod checks;
 pub mod command;
 pub mod gather;
 pub mod text;
+pub mod wanted;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use linux::row::Name;
 use serde::Serialize;
 
-use crate::options::{Controllers, Overlay};
+use self::wanted::Wanted;
 
 /// The outcome of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -81,13 +82,15 @@ pub struct Facts {
     /// Whether the kernel answers for IPVS.
     pub ipvs: Option<Result<(), String>>,
     /// Settings by their path below /proc/sys; `None` if this kernel has none.
-    pub settings: BTreeMap<&'static str, Option<String>>,
+    pub settings: BTreeMap<Name, Option<String>>,
+    /// Those of them that can be written from here.
+    pub writable: BTreeSet<Name>,
     /// Programs and rules of each flavour of iptables that is installed.
     pub iptables: Vec<Iptables>,
     /// What `iptables-restore` is, or why there is none.
     pub iptables_default: Option<Result<String, String>>,
-    /// Tables of nftables, as `nft list tables` shows them; `None` without the program.
-    pub nft_tables: Option<Vec<String>>,
+    /// A table of kube-proxy's is in nftables.
+    pub kube_proxy_table: bool,
     /// Links by name.
     pub links: BTreeMap<Name, Link>,
     /// Addresses of this node.
@@ -96,37 +99,6 @@ pub struct Facts {
     pub cni: Vec<(String, String)>,
     /// The API server.
     pub api: Api,
-}
-
-/// What is to run.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Wanted {
-    /// Which controllers.
-    pub controllers: Controllers,
-    /// IPv6 is switched on.
-    pub ipv6: bool,
-    /// Tunnels may be needed.
-    pub tunnels: bool,
-    /// They are wrapped in UDP.
-    pub fou: bool,
-    /// The CNI file is to be kept.
-    pub cni: bool,
-    /// Rules are to be written by the programs of iptables, and by nothing else.
-    pub iptables: bool,
-}
-
-impl Wanted {
-    /// What these options ask for.
-    pub fn of(options: &crate::options::Options) -> Wanted {
-        Wanted {
-            controllers: options.controllers,
-            ipv6: options.families.ipv6,
-            tunnels: options.controllers.routes && options.routes.overlay != Overlay::Off,
-            fou: matches!(options.routes.encap, crate::options::Encap::Fou(_)),
-            cni: options.controllers.routes && options.routes.cni,
-            iptables: options.firewall == crate::options::FirewallBackend::Iptables,
-        }
-    }
 }
 
 /// A running agent.
@@ -165,7 +137,7 @@ pub struct Iptables {
 }
 
 /// A link.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
     /// MTU in bytes.
     pub mtu: u32,
@@ -173,6 +145,8 @@ pub struct Link {
     pub kind: String,
     /// It holds an address of the Node object.
     pub is_uplink: bool,
+    /// There are routes by it that IPv6 router advertisements brought.
+    pub is_advertised: bool,
 }
 
 /// The API server, as far as it could be asked.
@@ -214,6 +188,8 @@ pub struct NodeSeen {
 pub fn judge(facts: &Facts) -> Vec<Check> {
     let mut all = checks::process::all(facts);
     all.extend(checks::kernel::all(facts));
+    all.extend(checks::settings::all(facts));
+    all.extend(checks::paths::all(facts));
     all.extend(checks::firewall::all(facts));
     all.extend(checks::network::all(facts));
     all.extend(checks::api::all(facts));

@@ -29,6 +29,11 @@ pub fn settings() -> impl Iterator<Item = &'static str> {
     SETTINGS.iter().map(|(path, _)| *path)
 }
 
+/// All of them with the values they are to have.
+pub fn wanted_settings() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SETTINGS.into_iter()
+}
+
 /// The rows. O(families).
 pub fn claims(node: &ThisNode, options: &Options) -> Vec<Claim> {
     let dummy = Link { kind: LinkKind::Dummy, up: true, mtu: None };

@@ -55,7 +55,7 @@ fn access(facts: &Facts) -> Option<Check> {
     let fix = match code {
         401 => "the token or certificate is not valid (any more): write a new kubeconfig",
         403 => {
-            "grant get, list and watch of these kinds: see the ClusterRole in the README, and its ClusterRoleBinding"
+            "grant list and watch of these kinds: daemonset/rbac.yaml has the ClusterRole and its ClusterRoleBinding"
         }
         _ => "see the API server's log",
     };
@@ -121,7 +121,7 @@ mod tests {
             (check.level, check.found.as_str()),
             (Level::Problem, "may not list Pod, Service: 403 no")
         );
-        assert!(check.fix.unwrap().contains("ClusterRole"));
+        assert!(check.fix.unwrap().starts_with("grant list and watch of these kinds: daemonset/rbac.yaml"));
         assert!(access(&facts(vec![("Pod", no(401))])).unwrap().fix.unwrap().contains("token"));
         assert_eq!(access(&facts(vec![("Pod", Listed::Yes)])).unwrap().level, Level::Fine);
     }

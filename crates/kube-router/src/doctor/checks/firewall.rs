@@ -1,7 +1,8 @@
 //! Rules: flavours of iptables, and what other programs left or keep there.
 
+use crate::doctor::wanted::PacketFilter;
 use crate::doctor::{Check, Facts, Iptables};
-use crate::preflight;
+use crate::{names, preflight};
 
 pub(in crate::doctor) fn all(facts: &Facts) -> Vec<Check> {
     let mut checks = vec![programs(facts)];
@@ -12,9 +13,13 @@ pub(in crate::doctor) fn all(facts: &Facts) -> Vec<Check> {
 }
 
 fn programs(facts: &Facts) -> Check {
+    let nftables = facts.runs.filter == PacketFilter::Nftables;
     match &facts.iptables_default {
+        Some(Ok(program)) if nftables => {
+            Check::fine("iptables", format!("{program}; rules are written by nftables"))
+        }
         Some(Ok(program)) => Check::fine("iptables", program.clone()),
-        Some(Err(reason)) if facts.runs.iptables => Check::problem(
+        Some(Err(reason)) if !nftables => Check::problem(
             "iptables",
             format!("there is no usable iptables-restore: {reason}"),
             "install the package iptables (1.8 or newer), or let kube-router use nftables: --firewall-backend=auto",
@@ -75,8 +80,7 @@ fn kube_proxy(facts: &Facts) -> Check {
     if facts.links.keys().any(|name| **name == *preflight::LINK) {
         found.push("the link kube-ipvs0");
     }
-    let is_its_table = |table: &String| table.ends_with(" kube-proxy");
-    if facts.nft_tables.iter().flatten().any(is_its_table) {
+    if facts.kube_proxy_table {
         found.push("the nftables tables kube-proxy");
     }
     if found.is_empty() {
@@ -96,7 +100,18 @@ fn kube_proxy(facts: &Facts) -> Check {
     )
 }
 
-/// Docker sets the policy of FORWARD to DROP, which drops what no rule of ours accepts.
+/// Whether rules of others in iptables accept all that pods of kube-bridge send and receive.
+fn pods_are_accepted(facts: &Facts) -> bool {
+    let accepts = |direction: &str| {
+        let accept = format!("{direction} {} -j ACCEPT", names::link::BRIDGE);
+        let first = ["FORWARD", "DOCKER-USER"].map(|chain| format!("-A {chain} {accept}"));
+        facts.iptables.iter().flat_map(lines).any(|line| first.iter().any(|rule| rule == line))
+    };
+    accepts("-i") && accepts("-o")
+}
+
+/// Docker sets the policy of FORWARD to DROP, which drops what no rule in iptables accepts. With nftables ours are not
+/// there, and what they accept does not bind the chains of others.
 fn docker(facts: &Facts) -> Option<Check> {
     let drops = facts.iptables.iter().flat_map(lines).any(|line| line.starts_with(":FORWARD DROP"));
     let is_dockers = has_chain(facts, |chain| chain.starts_with("DOCKER"));
@@ -105,23 +120,39 @@ fn docker(facts: &Facts) -> Option<Check> {
             .then(|| Check::fine("docker", "Docker's chains are here; FORWARD does not drop by default"));
     }
     let who = if is_dockers { "Docker sets" } else { "somebody sets" };
+    let accept_all =
+        "iptables -P FORWARD ACCEPT (for Docker: \"ip-forward-no-drop\": true in /etc/docker/daemon.json)";
     if facts.runs.controllers.routes {
-        let text =
-            format!("{who} the policy of FORWARD to DROP; pod routing accepts pods' packets before it");
-        return Some(Check::fine("docker", text));
+        let found = format!("{who} the policy of FORWARD to DROP");
+        let bridge = names::link::BRIDGE;
+        return Some(if facts.runs.filter == PacketFilter::Iptables {
+            Check::fine("docker", format!("{found}; pod routing accepts pods' packets before it"))
+        } else if pods_are_accepted(facts) {
+            Check::fine("docker", format!("{found}; rules there accept pods' packets"))
+        } else {
+            Check::problem(
+                "docker",
+                format!("{found}: pods' packets are dropped, for what nftables accepts iptables still drops"),
+                format!(
+                    "{accept_all}, or accept the pods' network there, with ip6tables likewise: iptables -I FORWARD -i {bridge} -j \
+                     ACCEPT; iptables -I FORWARD -o {bridge} -j ACCEPT; or let kube-router write there, too: \
+                     --firewall-backend=iptables"
+                ),
+            )
+        });
     }
     Some(Check::warning(
         "docker",
         format!("{who} the policy of FORWARD to DROP: forwarded packets that no rule accepts are dropped"),
-        "iptables -P FORWARD ACCEPT (for Docker: \"ip-forward-no-drop\": true in /etc/docker/daemon.json), or accept the pods' \
-         network in FORWARD",
+        format!("{accept_all}, or accept the pods' network in FORWARD"),
     ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::{Level, Wanted};
+    use crate::doctor::Level;
+    use crate::doctor::wanted::Wanted;
     use crate::options::Controllers;
 
     fn facts(dump: &str) -> Facts {
@@ -140,7 +171,7 @@ mod tests {
         left.runs.controllers.service_proxy = false;
         assert_eq!(kube_proxy(&left).level, Level::Fine, "another proxy is meant to be there");
         let mut tables = facts("");
-        tables.nft_tables = Some(vec!["table ip kube-proxy".into()]);
+        tables.kube_proxy_table = true;
         assert_eq!(kube_proxy(&tables).level, Level::Problem);
     }
 
@@ -165,5 +196,33 @@ mod tests {
         dropped.runs.controllers.routes = true;
         assert_eq!(docker(&dropped).unwrap().level, Level::Fine);
         assert_eq!(docker(&facts(":FORWARD ACCEPT [0:0]\n")), None);
+    }
+
+    #[test]
+    fn what_nftables_accepts_docker_still_drops() {
+        let with = |rules: &str| {
+            let mut facts = facts(&format!(":FORWARD DROP [0:0]\n:DOCKER-USER - [0:0]\n{rules}"));
+            facts.runs.controllers.routes = true;
+            facts.runs.filter = PacketFilter::Nftables;
+            docker(&facts).unwrap()
+        };
+        let check = with("");
+        assert_eq!(check.level, Level::Problem);
+        assert!(check.fix.unwrap().starts_with("iptables -P FORWARD ACCEPT"));
+        let (inbound, outbound) =
+            ("-A DOCKER-USER -o kube-bridge -j ACCEPT\n", "-A FORWARD -i kube-bridge -j ACCEPT\n");
+        assert_eq!(with(inbound).level, Level::Problem, "one way only");
+        assert_eq!(with(&format!("{inbound}{outbound}")).level, Level::Fine);
+    }
+
+    #[test]
+    fn iptables_must_work_where_it_is_written_to() {
+        let mut facts = facts("");
+        facts.iptables_default = Some(Err("not found".into()));
+        assert_eq!(programs(&facts).level, Level::Problem);
+        facts.runs.filter = PacketFilter::Nftables;
+        assert_eq!(programs(&facts).level, Level::Fine);
+        facts.iptables_default = Some(Ok("iptables-restore 1.8.9 (nft)".into()));
+        assert_eq!(programs(&facts).found, "iptables-restore 1.8.9 (nft); rules are written by nftables");
     }
 }

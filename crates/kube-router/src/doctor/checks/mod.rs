@@ -4,4 +4,6 @@ pub mod api;
 pub mod firewall;
 pub mod kernel;
 pub mod network;
+pub mod paths;
 pub mod process;
+pub mod settings;

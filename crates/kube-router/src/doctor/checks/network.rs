@@ -1,6 +1,7 @@
 //! Links and files of the pod network: other plugins, the CNI file, MTUs.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -42,38 +43,41 @@ fn others(facts: &Facts) -> Option<Check> {
     })
 }
 
-/// The runtime takes the first file by name that can be read.
+/// The runtime takes the first file by name that can be read, in the folder of ours.
 fn cni(facts: &Facts) -> Vec<Check> {
-    if !facts.runs.cni {
-        return Vec::new();
-    }
-    let file = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
-    let ours = names::CNI_FILES.map(file);
+    let Some(last) = facts.runs.cni.last() else { return Vec::new() };
+    let folder = last.parent().unwrap_or(Path::new("/"));
+    let name_of = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let ours: Vec<String> = facts.runs.cni.iter().map(|path| name_of(path)).collect();
     let Some(at) = facts.cni.iter().position(|(name, _)| ours.contains(name)) else {
-        return vec![Check::problem(
-            "cni",
-            "there is no CNI configuration of kube-router's in /etc/cni/net.d: pods of this node get no network",
-            "install 10-kuberouter.conflist there, as the DaemonSet's init container does",
-        )];
+        let found = format!(
+            "there is no CNI configuration of kube-router's in {}: pods of this node get no network",
+            folder.display()
+        );
+        let fix = format!("install {} there, as the DaemonSet's init container does", name_of(last));
+        return vec![Check::problem("cni", found, fix)];
     };
     let mut checks = Vec::new();
     if let Some((first, _)) = facts.cni.first().filter(|_| at > 0) {
         checks.push(Check::problem(
             "cni",
-            format!("/etc/cni/net.d/{first} comes before kube-router's file: pods are wired by it"),
+            format!("{} comes before kube-router's file: pods are wired by it", folder.join(first).display()),
             format!("remove {first} with the plugin it belongs to, then restart the pods of this node"),
         ));
     }
-    checks.extend(facts.cni.get(at).map(|(name, text)| content(name, text)));
+    checks.extend(
+        facts.cni.get(at).map(|(name, text)| content(&folder.join(name).display().to_string(), text)),
+    );
     checks
 }
 
-fn content(name: &str, text: &str) -> Check {
+/// Of the file at a path.
+fn content(path: &str, text: &str) -> Check {
     let fix = "write it anew from the DaemonSet's ConfigMap; kube-router fills in the pod prefixes";
     let parsed: Value = match serde_json::from_str(text) {
         Ok(parsed) => parsed,
         Err(error) => {
-            return Check::problem("cni", format!("/etc/cni/net.d/{name} is no JSON: {error}"), fix);
+            return Check::problem("cni", format!("{path} is no JSON: {error}"), fix);
         }
     };
     let plugins: Vec<&Value> = match parsed.get("plugins").and_then(Value::as_array) {
@@ -82,13 +86,12 @@ fn content(name: &str, text: &str) -> Check {
     };
     let kind = |plugin: &&Value| plugin.get("type").and_then(Value::as_str).map(str::to_owned);
     let Some(first) = plugins.first() else {
-        return Check::problem("cni", format!("/etc/cni/net.d/{name} names no plugin"), fix);
+        return Check::problem("cni", format!("{path} names no plugin"), fix);
     };
     let ipam = first.get("ipam");
     let has_prefix = ipam.is_some_and(|ipam| ipam.get("subnet").is_some() || ipam.get("ranges").is_some());
     if !has_prefix {
-        let text =
-            format!("/etc/cni/net.d/{name} has no pod prefix: kube-router writes it when it knows one");
+        let text = format!("{path} has no pod prefix: kube-router writes it when it knows one");
         return Check::warning(
             "cni",
             text,
@@ -96,7 +99,7 @@ fn content(name: &str, text: &str) -> Check {
         );
     }
     let kinds: Vec<String> = plugins.iter().filter_map(kind).collect();
-    Check::fine("cni", format!("/etc/cni/net.d/{name}: {}", kinds.join(", ")))
+    Check::fine("cni", format!("{path}: {}", kinds.join(", ")))
 }
 
 fn pod_cidr(facts: &Facts) -> Option<Check> {
@@ -146,12 +149,14 @@ pub(super) fn is_here(facts: &Facts, address: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::{Level, Link, NodeSeen, Wanted};
+    use crate::core::cni_files;
+    use crate::doctor::wanted::Wanted;
+    use crate::doctor::{Level, Link, NodeSeen};
     use crate::options::Controllers;
 
     fn facts() -> Facts {
         let controllers = Controllers { routes: true, ..Controllers::default() };
-        Facts { runs: Wanted { controllers, cni: true, ..Wanted::default() }, ..Facts::default() }
+        Facts { runs: Wanted { controllers, cni: cni_files(None), ..Wanted::default() }, ..Facts::default() }
     }
 
     #[test]
@@ -179,9 +184,24 @@ mod tests {
     }
 
     #[test]
+    fn the_cni_file_may_have_another_place() {
+        let mut facts = facts();
+        facts.runs.cni = cni_files(Some("/var/cni/05-ours.conflist".into()));
+        let check = &cni(&facts)[0];
+        assert!(check.found.contains("kube-router's in /var/cni: "), "{}", check.found);
+        assert!(check.fix.as_ref().unwrap().starts_with("install 05-ours.conflist there"));
+        facts.cni = vec![("10-kuberouter.conflist".into(), "{}".into())];
+        assert_eq!(cni(&facts)[0].level, Level::Problem, "it is not looked for");
+        facts.cni = vec![("05-ours.conflist".into(), r#"{"plugins": []}"#.into())];
+        assert_eq!(cni(&facts)[0].found, "/var/cni/05-ours.conflist names no plugin");
+        facts.runs.cni = Vec::new();
+        assert_eq!(cni(&facts), Vec::new(), "it is not kept");
+    }
+
+    #[test]
     fn a_bridge_larger_than_what_is_below_is_named() {
         let mut facts = facts();
-        let link = |mtu, is_uplink| Link { mtu, kind: String::new(), is_uplink };
+        let link = |mtu, is_uplink| Link { mtu, is_uplink, ..Link::default() };
         facts.links.insert("kube-bridge".into(), link(1500, false));
         facts.links.insert("eth0".into(), link(1500, true));
         assert_eq!(mtu(&facts).unwrap().level, Level::Fine);

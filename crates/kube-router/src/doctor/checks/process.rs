@@ -1,10 +1,17 @@
 //! The agent itself: whether one runs, and what it may do.
 
+use super::settings::{FREE_PORTS, value};
+use crate::doctor::wanted::PacketFilter;
 use crate::doctor::{Check, Facts};
 
-/// Capabilities the agent needs, by bit, with what for.
-const NEEDED: [(u32, &str, &str); 2] =
-    [(12, "CAP_NET_ADMIN", "everything it writes into the kernel"), (13, "CAP_NET_RAW", "iptables")];
+/// Bit and name of a capability (`include/uapi/linux/capability.h`).
+type Capability = (u32, &'static str);
+const NET_BIND_SERVICE: Capability = (10, "CAP_NET_BIND_SERVICE");
+const NET_ADMIN: Capability = (12, "CAP_NET_ADMIN");
+const NET_RAW: Capability = (13, "CAP_NET_RAW");
+
+/// The first port for everybody, unless a setting says otherwise (`PROT_SOCK`).
+const FIRST_FREE_PORT: u16 = 1024;
 
 pub(in crate::doctor) fn all(facts: &Facts) -> Vec<Check> {
     vec![agent(facts), capabilities(facts)]
@@ -34,17 +41,32 @@ fn agent(facts: &Facts) -> Check {
     }
 }
 
+/// What the agent needs, with what for.
+fn needed(facts: &Facts) -> Vec<(Capability, String)> {
+    let mut needed = vec![(NET_ADMIN, "everything it writes into the kernel".to_owned())];
+    if facts.runs.filter == PacketFilter::Iptables {
+        needed.push((NET_RAW, "iptables".to_owned()));
+    }
+    let first_free = value(facts, FREE_PORTS).and_then(|port| port.parse().ok()).unwrap_or(FIRST_FREE_PORT);
+    if let Some(port) = facts.runs.bgp_port.filter(|port| *port < first_free) {
+        needed.push((NET_BIND_SERVICE, format!("BGP on port {port}")));
+    }
+    needed
+}
+
 fn capabilities(facts: &Facts) -> Check {
     let Some(bits) = facts.capabilities else {
         return Check::unknown("capabilities", "cannot be read from /proc");
     };
-    let missing: Vec<String> = NEEDED
+    let needed = needed(facts);
+    let missing: Vec<String> = needed
         .iter()
-        .filter(|(bit, ..)| bits & (1 << bit) == 0)
-        .map(|(_, name, what)| format!("{name} (for {what})"))
+        .filter(|((bit, _), _)| bits & (1 << bit) == 0)
+        .map(|((_, name), what)| format!("{name} (for {what})"))
         .collect();
     if missing.is_empty() {
-        return Check::fine("capabilities", "CAP_NET_ADMIN and CAP_NET_RAW are there");
+        let names: Vec<&str> = needed.iter().map(|((_, name), _)| *name).collect();
+        return Check::fine("capabilities", format!("there: {}", names.join(", ")));
     }
     Check::problem(
         "capabilities",
@@ -56,6 +78,7 @@ fn capabilities(facts: &Facts) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::wanted::Wanted;
     use crate::doctor::{Agent, Level};
 
     #[test]
@@ -67,6 +90,30 @@ mod tests {
             (check.level, check.found.as_str()),
             (Level::Problem, "missing: CAP_NET_RAW (for iptables)")
         );
+    }
+
+    #[test]
+    fn capabilities_depend_on_what_runs() {
+        let with = |filter, bgp_port, free: Option<&str>| {
+            let runs = Wanted { filter, bgp_port, ..Wanted::default() };
+            let mut facts = Facts { capabilities: Some(1 << 12 | 1 << 13), runs, ..Facts::default() };
+            facts.settings.insert(FREE_PORTS.into(), free.map(str::to_owned));
+            capabilities(&facts).found
+        };
+        let (both, admin) = ("there: CAP_NET_ADMIN, CAP_NET_RAW", "there: CAP_NET_ADMIN");
+        assert_eq!(with(PacketFilter::Iptables, None, None), both);
+        assert_eq!(with(PacketFilter::Nftables, None, None), admin);
+        let bgp = "missing: CAP_NET_BIND_SERVICE (for BGP on port 179)";
+        assert_eq!(with(PacketFilter::Nftables, Some(179), None), bgp);
+        assert_eq!(with(PacketFilter::Nftables, Some(179), Some("1024")), bgp);
+        assert_eq!(with(PacketFilter::Nftables, Some(179), Some("0")), admin);
+        assert_eq!(with(PacketFilter::Nftables, Some(1024), None), admin);
+        let raw = Facts {
+            capabilities: Some(1 << 12),
+            runs: Wanted { filter: PacketFilter::Nftables, ..Wanted::default() },
+            ..Facts::default()
+        };
+        assert_eq!(capabilities(&raw).level, Level::Fine, "raw sockets are iptables' business");
     }
 
     #[test]
