@@ -14,7 +14,7 @@ use common::{eventually, in_netns, run};
 use linux::lane::{Change, Lane, Refusal};
 use linux::netlink::OwnPorts;
 use linux::nftables::monitor::{Monitor, Touched};
-use linux::nftables::{Names, RulesLane, SetsLane, check, obstacles, step_aside};
+use linux::nftables::{self, Names, RulesLane, SetsLane, check, obstacles, step_aside};
 use linux::row::{
     ChainKey, Family, FilterTable, Key, Member, Position, Protocol, Row, SetHeader, SetKey, SetKind,
 };
@@ -770,6 +770,55 @@ fn what_others_change_is_told_and_what_we_change_is_not() {
         run(&["nft", "flush set ip6 kube-router-filter-ipv6 s"]);
         assert_eq!(heard.recv_timeout(bound), Ok(Touched { sets: true, rules: true }));
     });
+}
+
+#[test]
+fn no_packet_is_refused_while_the_tables_go() {
+    for (family, address) in [(Family::V4, "127.0.0.1"), (Family::V6, "::1")] {
+        in_netns(move || {
+            let address: IpAddr = address.parse().unwrap();
+            let listener = UdpSocket::bind((address, 0)).unwrap();
+            let to = (address, listener.local_addr().unwrap().port());
+            let pods = set(family, "pods");
+            let chain = |name: &str| Key::Chain(filter(family, name));
+            let look = Rule::new([], Action::VerdictMap { map: "pods".into(), of: Direction::Destination });
+            let unknown = Rule::new([Match::Protocol(Protocol::Udp)], Action::Drop);
+            let jump = |to: &str| Rule::new([], Action::Jump(to.into()));
+            let first = [
+                put(Key::VerdictMap(pods.clone()), Row::VerdictMap),
+                put(chain("KUBE-A"), rules([Rule::new([], Action::Accept)])),
+                put(chain("KUBE-PODS"), rules([look.clone(), look])),
+                put(chain("KUBE-ALL"), rules([jump("KUBE-PODS"), unknown])),
+            ];
+            let second = [
+                put(Key::Verdict(pods, address), Row::Verdict("KUBE-A".into())),
+                put(
+                    Key::ForeignRule(filter(family, "OUTPUT"), jump("KUBE-ALL")),
+                    Row::ForeignRule(Position::First(1)),
+                ),
+            ];
+            let done = AtomicBool::new(false);
+            let refused = std::thread::scope(|scope| {
+                let sender = scope.spawn(|| {
+                    let socket = UdpSocket::bind((address, 0)).unwrap();
+                    let mut refused = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        refused += usize::from(socket.send_to(b"x", to).is_err());
+                    }
+                    refused
+                });
+                for _ in 0..60 {
+                    let (_, mut lane) = lanes();
+                    apply(&mut lane, &first);
+                    apply(&mut lane, &second);
+                    nftables::remove(&names()).unwrap();
+                }
+                done.store(true, Ordering::Relaxed);
+                sender.join().unwrap()
+            });
+            assert_eq!(refused, 0, "datagrams to an address that is known");
+        });
+    }
 }
 
 #[test]

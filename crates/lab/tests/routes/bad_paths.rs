@@ -5,12 +5,14 @@ use ipnet::IpNet;
 use lab::cluster::Cluster;
 use lab::router::{Config, Neighbour, Network, Router, Software};
 
-use crate::above::{ABOVE_ASN, NODES_ASN};
+use crate::above::{ABOVE_ASN, NODES_ASN, above};
 use crate::setup::{everyone_reaches_everyone, learned, metric, metrics, ranges, routed, until};
 
 const FLAGS: [&str; 2] = ["--peer-router-ips=172.31.0.101", "--peer-router-asns=65000"];
 /// On the subnet, and no router's: the kernel takes no broadcast address for a gateway.
 const BROADCAST: Option<&str> = Some("172.31.0.255");
+/// The nodes'.
+const SUBNET: &str = "172.31.0.0/24";
 /// On no subnet of the nodes.
 const NOWHERE: Option<&str> = Some("172.31.9.9");
 
@@ -65,4 +67,34 @@ async fn a_path_the_kernel_refuses_leaves_the_others_alone() {
     above.announce(network("192.0.2.0/27", None)).unwrap();
     let all = ["192.0.2.0/27", "192.0.2.160/27", "192.0.2.32/27", "192.0.2.96/27"];
     has(&cluster, &all, 0.0).await;
+}
+
+/// A router that tells everything it knows tells nodes their own networks, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_node_has_by_itself_stays_as_it_is() {
+    let cluster = routed(2, 1, &FLAGS).await;
+    has(&cluster, &[], 0.0).await;
+    let own = || {
+        let routes = cluster.on_node(1, "ip -4 route show table main").unwrap();
+        let ours = |line: &&str| !line.contains("proto 17") && !line.contains("proto mrouted");
+        routes.lines().filter(ours).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = own();
+    let mut above = above(&cluster, 1, Software::GoBgp);
+    let pods = cluster.node(1).unwrap().pod_ranges()[0];
+    let told = [SUBNET.to_owned(), pods.to_string(), format!("{}/32", pods.addr())];
+    for prefix in &told {
+        above.announce(network(prefix, None)).unwrap();
+    }
+    above.announce(network("192.0.2.0/27", None)).unwrap();
+    // The last one told is the sign that all were heard.
+    has(&cluster, &["192.0.2.0/27"], 0.0).await;
+    assert_eq!(own(), before);
+    everyone_reaches_everyone("told its own networks", &cluster, &[1, 2]).await;
+    for prefix in &told {
+        above.withdraw(&prefix.parse::<IpNet>().unwrap()).unwrap();
+    }
+    above.withdraw(&"192.0.2.0/27".parse::<IpNet>().unwrap()).unwrap();
+    has(&cluster, &[], 0.0).await;
+    assert_eq!(own(), before);
 }

@@ -25,7 +25,7 @@ mod wire;
 
 use std::sync::Arc;
 
-use crate::netlink::{Error, OwnPorts, Requests, Socket};
+use crate::netlink::{Error, OwnPorts, Request, Requests, Socket};
 use crate::row::{ChainKey, Family, FilterTable, Name};
 use crate::rule::Rule;
 
@@ -87,23 +87,43 @@ pub fn is_in_use(names: &Names) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Removes our tables with everything in them, in one transaction for each family.
+/// Removes our tables with everything in them: first the chains by which packets come, then the rest. In one transaction
+/// a packet that is in our rules by then would meet them with empty maps, and be refused.
 ///
 /// # Errors
 /// The first failure; a table that is not there is none.
 pub fn remove(names: &Names) -> Result<(), Error> {
     let mut link = Link::default();
+    let mut there = Vec::new();
     for family in Family::ALL {
-        let table = names.table(family);
-        if !kernel::has_table(link.open()?, family, table).unwrap_or(false) {
-            continue;
-        }
-        let requests = [kernel::delete_table(family, table)?];
-        if let Some((_, error)) = link.open()?.transaction(wire::SUBSYSTEM, None, &requests)?.pop() {
-            return Err(error);
+        if kernel::has_table(link.open()?, family, names.table(family)).unwrap_or(false) {
+            there.push((family, names.table(family)));
         }
     }
+    for (family, table) in &there {
+        let chains = kernel::chains(link.open()?, *family, table)?;
+        let hooked = chains.iter().filter(|chain| chain.has_hook);
+        let requests: Vec<_> = hooked
+            .flat_map(|chain| {
+                let (empty, delete) = (kernel::empty_chain, kernel::delete_chain);
+                [empty(*family, table, &chain.name), delete(*family, table, &chain.name)]
+            })
+            .collect::<Result<_, _>>()?;
+        in_one(link.open()?, &requests)?;
+    }
+    for (family, table) in there {
+        in_one(link.open()?, &[kernel::delete_table(family, table)?])?;
+    }
     Ok(())
+}
+
+/// Everything or nothing; the last thing refused says why.
+fn in_one(socket: &mut Socket, requests: &[Request]) -> Result<(), Error> {
+    if requests.is_empty() {
+        return Ok(());
+    }
+    let refused = socket.transaction(wire::SUBSYSTEM, None, requests)?.pop();
+    refused.map_or(Ok(()), |(_, error)| Err(error))
 }
 
 /// The socket, opened at first use.
