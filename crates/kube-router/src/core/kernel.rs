@@ -122,13 +122,11 @@ fn read_facts(kernel: &mut Rtnetlink) -> Result<Facts, Error> {
     let addresses: Vec<_> = own.map(|address| (address.link, address.net)).collect();
     let (mut rp_filter, mut accept_ra) = (BTreeMap::new(), BTreeMap::new());
     let sysctls = Sysctls::default();
-    let setting = |link: &str, path: String| {
-        let value = sysctls.read(&path).ok().flatten();
-        value.and_then(|text| text.parse::<u8>().ok()).map(|value| (Name::from(link), value))
-    };
+    let number = |path: &str| sysctls.read(path).ok().flatten()?.parse::<u8>().ok();
     for link in addresses.iter().map(|(link, _)| &**link).chain(["all"]) {
-        rp_filter.extend(setting(link, format!("net/ipv4/conf/{link}/rp_filter")));
-        accept_ra.extend(setting(link, format!("net/ipv6/conf/{link}/accept_ra")));
+        let of_link = |value| (Name::from(link), value);
+        rp_filter.extend(number(&format!("net/ipv4/conf/{link}/rp_filter")).map(of_link));
+        accept_ra.extend(number(&format!("net/ipv6/conf/{link}/accept_ra")).map(of_link));
     }
     let holds_one = |name: &Name| addresses.iter().any(|(link, _)| link == name);
     let mtu = links.iter().filter(|link| holds_one(&link.name)).map(|link| (link.name.clone(), link.mtu));
@@ -139,8 +137,7 @@ fn read_facts(kernel: &mut Rtnetlink) -> Result<Facts, Error> {
     };
     let ours = links.iter().filter(|link| link.name.starts_with(names::link::TUNNEL_PREFIX));
     let tunnels = ours.filter_map(tunnel).collect();
-    let forwards_v6 =
-        setting("all", "net/ipv6/conf/all/forwarding".to_owned()).is_some_and(|(_, on)| on != 0);
+    let forwards_v6 = number("net/ipv6/conf/all/forwarding").is_some_and(|on| on != 0);
     let links = Facts { addresses, mtu, tunnels, bridge_ports, ..Facts::default() };
     Ok(Facts { rp_filter, accept_ra, forwards_v6, ..links })
 }

@@ -49,15 +49,14 @@ pub fn claims(node: &ThisNode, options: &Options) -> Vec<Claim> {
     if options.families.ipv6 {
         claims.push(sysctl(IPV6_ON));
     }
-    let solicits = solicits(node);
-    claims.extend(solicits.iter().map(|path| sysctl((path.as_str(), "2"))));
+    let hears = hears_advertisements(node);
     for family in node.families() {
-        let before = if family == Family::V6 { solicits.as_slice() } else { &[] };
-        let before = || before.iter().map(|path| Key::Sysctl(path.as_str().into())).collect::<Vec<_>>();
-        claims.extend(settings(family).map(|setting| sysctl(setting).after(before())));
+        let before = hears.iter().filter(|_| family == Family::V6).map(|claim| claim.key.clone());
+        claims.extend(settings(family).map(|setting| sysctl(setting).after(before.clone())));
         claims.extend(forward(family, node));
         claims.extend(egress::claims(family, node, options));
     }
+    claims.extend(hears);
     claims.extend(overlay::rules(node, options.routes.overlay));
     claims.extend(discards(node, options));
     claims
@@ -66,10 +65,10 @@ pub fn claims(node: &ThisNode, options: &Options) -> Vec<Claim> {
 /// The setting by which the node's own link goes on to hear router advertisements, where it has heard them so far (1
 /// without forwarding): a kernel that forwards needs 2 for it, and drops the default route it has from them when
 /// forwarding begins. No other link: pods may be behind it, and would name themselves the node's router.
-fn solicits(node: &ThisNode) -> Vec<String> {
+fn hears_advertisements(node: &ThisNode) -> Option<Claim> {
     let own = node.best_ip(Family::V6).and_then(|ip| node.link_of(ip));
     let hears = |link: &&Name| !node.facts.forwards_v6 && node.facts.accept_ra.get(*link) == Some(&1);
-    own.filter(hears).map(|link| format!("net/ipv6/conf/{link}/accept_ra")).into_iter().collect()
+    own.filter(hears).map(|link| sysctl((&format!("net/ipv6/conf/{link}/accept_ra"), "2")))
 }
 
 /// Whoever tells a range attracts what is sent to any address in it. What no service has must end here: by the way to

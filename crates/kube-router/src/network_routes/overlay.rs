@@ -73,11 +73,9 @@ fn way<'a>(learned: &Learned, node: &'a ThisNode, overlay: Overlay) -> Way<'a> {
 
 /// Whether packets to a prefix stay on this node or one of its links without a route of ours.
 fn is_here(prefix: IpNet, node: &ThisNode) -> bool {
-    let connected = node.facts.addresses.iter().any(|(_, net)| {
-        net.trunc() == prefix
-            || (net.addr() == prefix.addr() && prefix.prefix_len() == prefix.max_prefix_len())
-    });
-    connected || node.pod_cidrs(Family::of_net(&prefix)).any(|pods| pods.contains(&prefix))
+    let connected = node.facts.addresses.iter().any(|(_, net)| net.trunc() == prefix);
+    let own_address = prefix.prefix_len() == prefix.max_prefix_len() && node.has_ip(prefix.addr());
+    connected || own_address || node.pod_cidrs(Family::of_net(&prefix)).any(|pods| pods.contains(&prefix))
 }
 
 fn via(learned: &Learned, link: &Name) -> Claim {

@@ -24,13 +24,8 @@ const SETTINGS: [(&str, &str); 6] = [
     ("net/ipv4/conf/all/arp_announce", "2"),
 ];
 
-/// Paths of all of them.
-pub fn settings() -> impl Iterator<Item = &'static str> {
-    SETTINGS.iter().map(|(path, _)| *path)
-}
-
-/// All of them with the values they are to have.
-pub fn wanted_settings() -> impl Iterator<Item = (&'static str, &'static str)> {
+/// All of them: paths, and the values they are to have.
+pub fn settings() -> impl Iterator<Item = (&'static str, &'static str)> {
     SETTINGS.into_iter()
 }
 

@@ -49,7 +49,7 @@ pub(super) fn needs(node: &Name, options: &Options) -> Needs {
             foreign: vec![place],
             ..FirewallScope::default()
         },
-        settings: base::settings().map(Name::from).collect(),
+        settings: base::settings().map(|(path, _)| path.into()).collect(),
         flows: false,
         audit: options.service_proxy.sync_period,
         speaker: false,

@@ -7,7 +7,7 @@
 
 use super::kernel;
 use super::names::{Names, hook, key_of};
-use super::{Link, wire};
+use super::{Link, in_one};
 use crate::netlink::Error;
 use crate::row::Family;
 
@@ -30,12 +30,7 @@ pub fn step_aside(names: &Names, prefix: &str) -> Result<usize, Error> {
                 kernel::rename_chain(family, table, chain.handle, &format!("{prefix}{}", chain.handle))
             })
             .collect::<Result<_, _>>()?;
-        if requests.is_empty() {
-            continue;
-        }
-        if let Some((_, error)) = link.open()?.transaction(wire::SUBSYSTEM, None, &requests)?.pop() {
-            return Err(error);
-        }
+        in_one(link.open()?, &requests)?;
         renamed += requests.len();
     }
     Ok(renamed)

@@ -20,7 +20,7 @@ pub(super) const FREE_PORTS: &str = "net/ipv4/ip_unprivileged_port_start";
 /// Settings that are looked at, but for those of links ([`super::paths`]).
 pub(in crate::doctor) fn paths() -> impl Iterator<Item = &'static str> {
     let of_all = [FORWARD_V4, FORWARD_V6, NO_IPV6, BRIDGED_V4, BRIDGED_V6, FLOWS, MOST_FLOWS, FREE_PORTS];
-    of_all.into_iter().chain(base::settings())
+    of_all.into_iter().chain(base::settings().map(|(path, _)| path))
 }
 
 pub(in crate::doctor) fn all(facts: &Facts) -> Vec<Check> {
@@ -106,7 +106,7 @@ fn proxy(facts: &Facts) -> Option<Check> {
     if !facts.runs.controllers.service_proxy {
         return None;
     }
-    let known = base::wanted_settings().filter_map(|(path, to)| Some((path, to, value(facts, path)?)));
+    let known = base::settings().filter_map(|(path, to)| Some((path, to, value(facts, path)?)));
     let known: Vec<(&str, &str, &str)> = known.collect();
     let wrong = known.iter().filter(|(path, to, is)| to != is && !is_left_to_agent(facts, path));
     let wrong: Vec<(&str, &str, &str)> = wrong.copied().collect();
@@ -205,7 +205,7 @@ mod tests {
     fn settings_of_the_proxy_matter_where_it_cannot_write_them() {
         let mut facts = facts(Controllers { service_proxy: true, ..Controllers::default() });
         assert_eq!(proxy(&facts), None, "without IPVS there are none");
-        for (path, to) in base::wanted_settings() {
+        for (path, to) in base::settings() {
             set(&mut facts, path, to);
         }
         assert_eq!(proxy(&facts).unwrap().level, Level::Fine);
