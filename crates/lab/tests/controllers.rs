@@ -208,15 +208,17 @@ async fn a_large_cluster_costs_what_changes() {
         }
         begin.elapsed()
     };
-    let first = cost(0..1000);
-    let middle = cost(1000..9000);
-    let last = cost(9000..10_000);
+    // The quickest of ten parts: other work may keep the processor from any one of them.
+    let quickest = |of: std::ops::Range<usize>| of.map(|part| cost(part * 100..(part + 1) * 100)).min();
+    let first = quickest(0..10).expect("ten parts");
+    let middle = quickest(10..90).expect("eighty parts");
+    let last = quickest(90..100).expect("ten parts");
     let begin = Instant::now();
     assert_eq!(handle.list(Resource::EndpointSlices, None).len(), 10_000);
     let listed = begin.elapsed();
-    println!("loading: first thousand {first:?}, next eight {middle:?}, last {last:?}; list {listed:?}");
+    println!("a hundred of the first: {first:?}, then {middle:?}, of the last: {last:?}; list {listed:?}");
     assert!(
-        last < first * 4 + Duration::from_millis(200),
+        last < first * 4 + Duration::from_millis(20),
         "a write costs what exists: {first:?}, then {last:?}"
     );
 }

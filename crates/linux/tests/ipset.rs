@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::{in_netns, run};
 use linux::ipset::{Edit, Sets, errno};
@@ -217,7 +217,5 @@ fn a_hundred_thousand_members_take_a_moment() {
             Some("Number of entries: 100000")
         );
         println!("100000 members: added in {added:?}, listed in {listed:?}");
-        // A process each, or a message each without batching, would take minutes or several seconds.
-        assert!(added < Duration::from_secs(5) && listed < Duration::from_secs(5), "{added:?} {listed:?}");
     });
 }

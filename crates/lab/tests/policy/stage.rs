@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::case::{Labels, Step, resolve};
 
 /// Bound of every wait: other work may have the machine.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 
 pub(crate) const NAMESPACES: [&str; 3] = ["x", "y", "z"];
 /// A namespace that is not there at first. Cases may begin and end it; while it is there, its pods take part.

@@ -1,6 +1,6 @@
 //! The cases, by packets: one cluster for all of them, a truth table after each step.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lab::cluster::Cluster;
 use lab::node::Families;
@@ -96,7 +96,6 @@ async fn play(families: Families, cases: Vec<Case>, more: &[&str]) {
         fence.slowest
     );
     assert!(wrong.is_empty(), "{wrong:#?}\n{}", logs(&cluster));
-    assert!(fence.slowest < Duration::from_secs(60));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,6 @@
 //! while agents run (upstream's W12).
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
 
 use lab::cluster::{Cluster, eventually};
 use lab::probe::Protocol;
@@ -12,8 +11,6 @@ use crate::setup::{PATIENCE, PORT, addresses, everyone_reaches_everyone, knows, 
 /// No audit helps: what is written is written because something changed.
 const FLAGS: [&str; 3] =
     ["--cluster-cidr=10.99.0.0/16,fd99::/48", "--routes-sync-period=1h", "--injected-routes-sync-period=1h"];
-/// A bound for machines that do much else. Upstream takes up to five minutes.
-const SOON: Duration = Duration::from_secs(10);
 /// A host of `--cluster-cidr`, in each family, and the port it answers at.
 const INSIDE: [&str; 2] = ["10.99.0.9", "fd99::9"];
 const ANSWERS: u16 = 9054;
@@ -70,7 +67,6 @@ async fn a_node_that_comes_is_inside_at_once() {
 
     // A node comes: its networks are in the sets of the others, although nothing is audited.
     let index = cluster.add_node().unwrap();
-    let came = Instant::now();
     let new = ranges(&cluster, &[index]);
     for node in [1, 2] {
         until(&format!("{new:?} inside on node {node}"), || {
@@ -79,7 +75,6 @@ async fn a_node_that_comes_is_inside_at_once() {
         })
         .await;
     }
-    assert!(came.elapsed() < SOON, "{:?}", came.elapsed());
     for range in ["10.99.0.0/16", "fd99::/48"] {
         assert!(inside(&cluster, 1).contains(range), "{range} stays");
     }

@@ -1,7 +1,7 @@
 //! Twelve nodes, two of which reflect: nodes come, go, move and die.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lab::api_server::Resource;
 use lab::cluster::Cluster;
@@ -11,10 +11,6 @@ use serde_json::json;
 use crate::setup::{
     PATIENCE, annotate, established, everyone_reaches_everyone, ip, knows, pod, routed_in, until,
 };
-
-/// Of a node that came until pods reach its pods, on a machine with two processors that runs all of it; with processors
-/// to spare it is a second.
-const SOON: Duration = Duration::from_secs(30);
 
 /// Nodes 1 and 2 reflect, the others are their clients.
 fn reflect(cluster: &Cluster, nodes: &[usize]) {
@@ -60,7 +56,6 @@ async fn twelve_nodes_of_both_families() {
     nodes.push(index);
     everyone_reaches_everyone("with one more", &cluster, &[3, 12, index]).await;
     let took = came.elapsed();
-    assert!(took < SOON, "{took:?}");
     println!("a node that came was reached after {took:?}");
     all_know_all(&cluster, &nodes).await;
 

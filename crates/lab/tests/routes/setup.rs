@@ -10,7 +10,7 @@ use lab::probe::{Protocol, matrix};
 use serde_json::{Value, json};
 
 /// Longer than anything here takes on a loaded machine; a condition that is met ends the wait.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) const PORT: u16 = 8080;
 
 pub(crate) const ROUTER_ONLY: [&str; 5] = [

@@ -14,8 +14,7 @@ use crate::setup::{
     set_ready, snapshot, tool, until,
 };
 
-const FLAGS: [&str; 6] = [
-    "--ipvs-sync-period=2s",
+const FLAGS: [&str; 5] = [
     "--excluded-cidrs=198.18.0.0/15",
     "--ipvs-graceful-termination",
     "--service-tcp-timeout=20m",
@@ -34,7 +33,7 @@ async fn what_is_ours_comes_back_and_what_is_theirs_stays() {
     theirs(&cluster);
     let before = snapshot(&cluster, 1);
     let web = service(&cluster, "web", "web", json!({ "spec": { "type": "NodePort" } }));
-    cluster.set_agent_flags(1, crate::setup::flags(&FLAGS)).unwrap();
+    set_flags(&mut cluster, "--ipvs-sync-period=1h");
     cluster.start_agent(1).unwrap();
     programmed(&cluster, 1).await;
     let vip = SocketAddr::new(cluster_ips(&web)[0], 80);
@@ -48,6 +47,7 @@ async fn what_is_ours_comes_back_and_what_is_theirs_stays() {
 
     addresses_come_back_at_once(&cluster, vip).await;
     reach("with addresses put back", &cell, &["web-1", "web-2"]).await;
+    audit_often(&mut cluster).await;
     rows_come_back_at_the_audit(&cluster, vip).await;
     reach("with rows put back", &cell, &["web-1", "web-2"]).await;
     whose_is_a_virtual_server(&mut cluster).await;
@@ -201,25 +201,36 @@ fn theirs(cluster: &Cluster) {
     }
 }
 
-/// The kernel tells of these, so nobody waits for an audit.
+/// The kernel tells of these, so nobody waits for an audit: with the period that is set here it would be too late.
 async fn addresses_come_back_at_once(cluster: &Cluster, vip: SocketAddr) {
     let ip = vip.ip();
     let address = |text: &str| text.contains(&format!("inet {ip}/32"));
     tool(cluster, 1, &format!("ip addr del {ip}/32 dev kube-dummy-if"));
-    let took = until("a service address", cluster, 1, "ip addr show dev kube-dummy-if", address).await;
-    assert!(took < Duration::from_secs(2), "the address was away for {took:?}");
+    until("a service address", cluster, 1, "ip addr show dev kube-dummy-if", address).await;
     let route = |text: &str| text.contains(&format!("local {ip} "));
     until("its local route", cluster, 1, "ip route show table local dev kube-dummy-if", route).await;
     tool(cluster, 1, "ip link del kube-dummy-if");
-    let took =
-        until("kube-dummy-if", cluster, 1, "ip -o addr", |text| text.contains(&format!("{ip}/32"))).await;
-    assert!(took < Duration::from_secs(2), "the link was away for {took:?}");
+    until("kube-dummy-if", cluster, 1, "ip -o addr", |text| text.contains(&format!("{ip}/32"))).await;
     until("its local route", cluster, 1, "ip route show table local dev kube-dummy-if", route).await;
     tool(cluster, 1, "ip link set kube-dummy-if down");
     until("up again", cluster, 1, "ip -o link show up", |text| text.contains("kube-dummy-if")).await;
 }
 
-/// IPVS, sets and rules tell nothing: found within the period.
+/// Sets the agent's flags, with this one more.
+fn set_flags(cluster: &mut Cluster, period: &str) {
+    let all: Vec<&str> = FLAGS.into_iter().chain([period]).collect();
+    cluster.set_agent_flags(1, crate::setup::flags(&all)).unwrap();
+}
+
+/// Another agent, which looks after the kernel every two seconds.
+async fn audit_often(cluster: &mut Cluster) {
+    cluster.take_agent(1).expect("it runs").kill();
+    set_flags(cluster, "--ipvs-sync-period=2s");
+    cluster.start_agent(1).unwrap();
+    programmed(cluster, 1).await;
+}
+
+/// IPVS, sets and rules tell nothing: found at an audit.
 async fn rows_come_back_at_the_audit(cluster: &Cluster, vip: SocketAddr) {
     // Each before the next: an audit that runs in between would otherwise see half of them.
     let settled = snapshot(cluster, 1);
@@ -246,7 +257,7 @@ async fn rows_come_back_at_the_audit(cluster: &Cluster, vip: SocketAddr) {
             if now == settled { Ok(()) } else { Err(format!("{about}: {now}")) }
         };
         lab::cluster::eventually(SOON, restored).await.unwrap();
-        assert!(start.elapsed() < Duration::from_secs(30), "{about}: {:?}", start.elapsed());
+        println!("{about}: back within {:?}", start.elapsed());
     }
     tool(cluster, 1, "iptables -t nat -I POSTROUTING -s 192.0.2.9/32 -j MASQUERADE");
     let drift = metric(cluster, 1, "kube_router_drift_healed_total{table=\"virtual_servers\"}");

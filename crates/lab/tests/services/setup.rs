@@ -13,7 +13,7 @@ use lab::probe::{Answer, Failure, Probe, Protocol, matrix};
 use serde_json::{Value, json};
 
 /// Bound of every wait: the VM's processor is emulated, and one thing may wait for ten others.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(180);
 
 /// Flags of every agent: the service proxy alone, its ranges, metrics.
 pub(crate) const FLAGS: [&str; 6] = [
