@@ -21,6 +21,7 @@ mod live;
 mod mixed;
 mod newcomer;
 mod overlay;
+mod predecessor;
 mod reflectors;
 mod restart;
 mod services;

@@ -27,7 +27,7 @@ async fn mixed(nodes: u8, more: &[&str]) -> (Cluster, Router) {
 }
 
 /// What GoBGP is on node `own`: a peer of `peers` that announces the node's pod ranges.
-fn config(cluster: &Cluster, own: usize, asn: u32, peers: &[usize]) -> Config {
+pub(crate) fn config(cluster: &Cluster, own: usize, asn: u32, peers: &[usize]) -> Config {
     let node = cluster.node(own).unwrap();
     let Some(IpAddr::V4(router_id)) = node.addresses().first().copied() else { panic!("IPv4") };
     let mut config = Config::new(asn, router_id);
@@ -162,6 +162,32 @@ async fn clients_of_ours_hear_upstreams_reflector() {
     knows(&cluster, 1, &[2, 3]).await;
     knows(&cluster, 2, &[1, 3]).await;
     everyone_reaches_everyone("through upstream's reflector", &cluster, &[1, 2, 3]).await;
+}
+
+/// Upstream's graceful restart is off unless it is asked for, and such a peer never says that it is through. An agent
+/// that restarts gracefully keeps what is in the kernel all the same, and does not wait for what never comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_without_graceful_restart_costs_no_route() {
+    let (mut cluster, mut other) = mixed(3, &crate::restart::GRACEFUL[..3]).await;
+    other.start(config(&cluster, 3, NODES_ASN, &[1, 2])).unwrap();
+    route_by_hand(&cluster, 3, &[1, 2]);
+    knows(&cluster, 1, &[2, 3]).await;
+    knows(&cluster, 2, &[1, 3]).await;
+    let watch = crate::restart::Watch::on(&cluster, 1);
+    cluster.take_agent(1).unwrap().kill();
+    // It notices the end of the connection, and what it was told is over for it.
+    let own = cluster.node(1).unwrap().pod_ranges()[0];
+    until("GoBGP misses node 1", || match has_path(&other, &own.to_string()) {
+        false => Ok(()),
+        true => Err(other.log()),
+    })
+    .await;
+    cluster.start_agent(1).unwrap();
+    cluster.agents_ready(PATIENCE).await.unwrap_or_else(|error| panic!("{error}"));
+    path(&other, &own).await;
+    knows(&cluster, 1, &[2, 3]).await;
+    everyone_reaches_everyone("after the restart", &cluster, &[1, 2, 3]).await;
+    assert!(watch.lost().is_empty(), "{:?}", watch.lost());
 }
 
 /// A set of neighbours that is empty matches nobody; with upstream it is everybody, so that with IPv6 addresses pod

@@ -5,7 +5,8 @@ use serde_json::json;
 
 use crate::setup::{PATIENCE, annotate, established, everyone_reaches_everyone, ip, knows, routed, until};
 
-fn tunnels(cluster: &Cluster, node: usize) -> Vec<String> {
+/// Names of a node's tunnels, sorted.
+pub(crate) fn tunnels(cluster: &Cluster, node: usize) -> Vec<String> {
     let links = ip(cluster, node, "link show");
     let names = links.iter().filter_map(|link| link["ifname"].as_str());
     let mut names: Vec<String> = names.filter(|name| name.starts_with("tun-")).map(str::to_owned).collect();

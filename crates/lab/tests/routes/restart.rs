@@ -27,7 +27,7 @@ const RATE: u32 = 1000;
 const RATE_THROUGH_TUNNELS: u32 = 100;
 /// A late answer is not a lost one.
 const LATEST: Duration = Duration::from_secs(15);
-const GRACEFUL: [&str; 5] = [
+pub(crate) const GRACEFUL: [&str; 5] = [
     "--bgp-graceful-restart=true",
     "--bgp-graceful-restart-time=60s",
     "--bgp-graceful-restart-deferral-time=20s",
@@ -36,13 +36,13 @@ const GRACEFUL: [&str; 5] = [
 ];
 
 /// Everything that happens to the routes of a node from now on.
-struct Watch {
+pub(crate) struct Watch {
     child: Child,
     file: tempfile::NamedTempFile,
 }
 
 impl Watch {
-    fn on(cluster: &Cluster, node: usize) -> Watch {
+    pub(crate) fn on(cluster: &Cluster, node: usize) -> Watch {
         let file = tempfile::NamedTempFile::new().unwrap();
         let output = file.reopen().unwrap();
         let mut command: Command = lab::process::tied("ip");
@@ -53,7 +53,7 @@ impl Watch {
     }
 
     /// Removals of routes to pods.
-    fn lost(&self) -> Vec<String> {
+    pub(crate) fn lost(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.file.path()).unwrap();
         let of_pods = |line: &&str| line.starts_with("Deleted") && line.contains("proto 17");
         let named = |line: &&str| line.starts_with("Deleted") && line.contains("proto mrouted");
