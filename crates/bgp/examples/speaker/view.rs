@@ -24,6 +24,7 @@ pub(crate) fn peer(report: &PeerReport) -> Value {
         "router_id": negotiated.map(|session| session.peer_router_id),
         "received": counts(&report.received),
         "told": counts(&report.told),
+        "announced": report.counters.announced,
         "established_count": history.established,
         "last_sent": history.last_sent.as_ref().map(notification),
         "last_received": history.last_received.as_ref().map(notification),

@@ -205,7 +205,9 @@ impl Scene {
                         self.perform(out);
                     }
                 }
-                Action::RefreshRequested(family) => self.speaker.refresh_requested(talker, family),
+                Action::RefreshRequested(family) => {
+                    self.speaker.refresh_requested(talker, family);
+                }
                 Action::RefreshBegins(family) => self.speaker.refresh_begins(talker, family),
                 Action::RefreshEnds(family) => self.speaker.refresh_ends(talker, family),
                 Action::Dial(_) | Action::Send(..) | Action::Hangup(_) | Action::Notice(_) => {}

@@ -211,11 +211,11 @@ impl Group {
         }
     }
 
-    /// A member asked to be told everything again (RFC 2918).
-    pub(crate) fn repeat(&mut self, peer: PeerId) {
-        if let Some(feed) = self.members.get_mut(&peer) {
-            feed.walk = Some(Walk { next: 0, only: None });
-        }
+    /// A member asked to be told everything again (RFC 2918). Says whether it was told everything before.
+    pub(crate) fn repeat(&mut self, peer: PeerId) -> bool {
+        let Some(feed) = self.members.get_mut(&peer) else { return false };
+        feed.walk = Some(Walk { next: 0, only: None });
+        !feed.end_of_rib_due
     }
 
     /// One member fewer has been told of a destination.

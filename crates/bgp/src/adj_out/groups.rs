@@ -179,12 +179,12 @@ impl Groups {
         self.groups.iter_mut().flatten().for_each(Group::forget_prepared);
     }
 
-    /// A peer asked for everything again.
-    pub(crate) fn repeat(&mut self, peer: PeerId) {
-        if let Some(group) = self.group_mut(peer) {
-            group.repeat(peer);
-            self.woken.insert(peer);
-        }
+    /// A peer asked for everything again. Says whether it was told everything before.
+    pub(crate) fn repeat(&mut self, peer: PeerId) -> bool {
+        let Some(group) = self.group_mut(peer) else { return false };
+        let before = group.repeat(peer);
+        self.woken.insert(peer);
+        before
     }
 
     /// What to tell a peer next; see [`Group::pull`].

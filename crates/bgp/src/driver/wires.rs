@@ -135,13 +135,13 @@ impl Core {
                 }
                 Action::Update(update) => self.learn(address, update, now),
                 Action::RefreshRequested(family) => {
+                    let marked = self.speaker.refresh_requested(address, family);
                     // One mark, however often a peer asks before it has read the answer: nothing piles up for it.
-                    if self.refreshing.entry(address).or_default().insert(family) {
+                    if marked && self.refreshing.entry(address).or_default().insert(family) {
                         self.with_peer(address, |peer, out| {
                             peer.mark_refresh(family, RefreshKind::Begin, out);
                         });
                     }
-                    self.speaker.refresh_requested(address, family);
                     self.eager.insert(address);
                 }
                 Action::RefreshBegins(family) => self.speaker.refresh_begins(address, family),

@@ -25,6 +25,8 @@ pub(super) struct Peer {
     pub(super) has_told: bool,
     /// Families in which it has told everything in this session.
     pub(super) end_of_rib: Families,
+    /// Families in which it is telling everything again, between its marks (RFC 7313).
+    pub(super) refreshing: Families,
     /// When its stale paths go.
     pub(super) stale_until: Option<Instant>,
     /// When they were to go as its last session ended, had it not come back.
@@ -42,6 +44,7 @@ impl Peer {
             was_up: false,
             has_told: false,
             end_of_rib: Families::NONE,
+            refreshing: Families::NONE,
             stale_until: None,
             back_by: None,
             counters: Counters::default(),

@@ -28,6 +28,7 @@ impl Speaker {
         peer.was_up = true;
         peer.has_told = false;
         peer.end_of_rib = Families::NONE;
+        peer.refreshing = Families::NONE;
         let changed = self.rules.sources.get(id) != Some(&source);
         self.rules.sources.set(id, source);
         self.keep_stale(id, &session, now);
@@ -144,25 +145,32 @@ impl Speaker {
         self.end_deferral(now);
     }
 
-    /// The peer asked to be told everything in this family again (RFC 2918).
-    pub fn refresh_requested(&mut self, peer: IpAddr, family: Family) {
-        if let Some(id) = self.up(peer) {
-            of(&mut self.tables, family).groups.repeat(id);
-        }
+    /// The peer asked to be told everything in this family again (RFC 2918). Says whether marks go round the answer:
+    /// where the peer has not been told everything once, the answer is that first telling from its beginning, which ends
+    /// with End-of-RIB, and no mark may come before that (RFC 7313 section 4).
+    pub fn refresh_requested(&mut self, peer: IpAddr, family: Family) -> bool {
+        self.up(peer).is_some_and(|id| of(&mut self.tables, family).groups.repeat(id))
     }
 
-    /// The peer begins to tell everything in this family again (RFC 7313 section 4).
+    /// The peer begins to tell everything in this family again (RFC 7313 section 4). One that restarts gracefully has to
+    /// have told everything once: before that its mark is none, or paths it kept would go before they were told again.
     pub fn refresh_begins(&mut self, peer: IpAddr, family: Family) {
-        if let Some(id) = self.up(peer)
-            && let Some(adj_in) = of(&mut self.tables, family).adj_in_mut(id)
-        {
+        let Some(id) = self.up(peer) else { return };
+        let Some(peer) = self.peer_mut(id) else { return };
+        let restarts = peer.session.as_ref().is_some_and(|session| session.graceful_restart.is_some());
+        if restarts && !peer.end_of_rib.contains(family) {
+            return;
+        }
+        peer.refreshing.insert(family);
+        if let Some(adj_in) = of(&mut self.tables, family).adj_in_mut(id) {
             adj_in.mark_stale();
         }
     }
 
-    /// The peer has told everything in this family again: what it did not repeat is gone.
+    /// The peer has told everything in this family again: what it did not repeat is gone. Without a beginning it is no end.
     pub fn refresh_ends(&mut self, peer: IpAddr, family: Family) {
-        if let Some(id) = self.up(peer) {
+        let Some(id) = self.up(peer) else { return };
+        if self.peer_mut(id).is_some_and(|peer| peer.refreshing.remove(family)) {
             self.sweep(id, family);
         }
     }

@@ -32,7 +32,10 @@ impl Daemon for Bird {
     fn peering(&self, place: &Place, config: &Config, neighbour: IpAddr) -> Result<Peering, Error> {
         let said = ask(place, &format!("show protocols all {}", protocol(config, neighbour)))?;
         let state = said.lines().find_map(|line| line.trim().strip_prefix("BGP state:"));
-        Ok(Peering { established: state.is_some_and(|state| state.trim() == "Established"), said })
+        let updates = said.lines().filter_map(|line| line.trim().strip_prefix("Import updates:"));
+        let received = updates.filter_map(|counts| counts.split_whitespace().next()?.parse::<u64>().ok());
+        let heard = received.sum();
+        Ok(Peering { established: state.is_some_and(|state| state.trim() == "Established"), said, heard })
     }
 
     fn paths(&self, place: &Place, config: &Config, prefix: &IpNet) -> Result<Vec<Path>, Error> {
@@ -56,6 +59,10 @@ impl Daemon for Bird {
 
     fn shut(&self, place: &Place, config: &Config, neighbour: IpAddr, text: &str) -> Result<(), Error> {
         ask(place, &format!("disable {} \"{text}\"", protocol(config, neighbour))).map(drop)
+    }
+
+    fn refresh(&self, place: &Place, config: &Config, neighbour: IpAddr) -> Result<(), Error> {
+        ask(place, &format!("reload in {}", protocol(config, neighbour))).map(drop)
     }
 }
 

@@ -76,7 +76,7 @@ impl Daemon for ExaBgp {
             !skip
         });
         let said = shown.map(ToString::to_string);
-        Ok(Peering { established, said: said.collect::<Vec<_>>().join("\n") })
+        Ok(Peering { established, said: said.collect::<Vec<_>>().join("\n"), heard: 0 })
     }
 
     fn paths(&self, place: &Place, _: &Config, prefix: &IpNet) -> Result<Vec<Path>, Error> {
@@ -104,6 +104,10 @@ impl Daemon for ExaBgp {
     fn shut(&self, _: &Place, _: &Config, _: IpAddr, _: &str) -> Result<(), Error> {
         // Its command `teardown` finds no neighbour in 4.2.21.
         Err(Error::Cannot { software: super::Software::ExaBgp, what: "shut a session down" })
+    }
+
+    fn refresh(&self, _: &Place, _: &Config, _: IpAddr) -> Result<(), Error> {
+        Err(Error::Cannot { software: super::Software::ExaBgp, what: "ask for everything again" })
     }
 }
 

@@ -48,7 +48,8 @@ impl Daemon for Frr {
             place.ask_json("vtysh", ["-d", "bgpd", "-c", &format!("show bgp neighbors {neighbour} json")])?;
         let session = answer.get(neighbour.to_string()).cloned().unwrap_or_default();
         let established = session.get("bgpState").is_some_and(|state| state == "Established");
-        Ok(Peering { established, said: session.to_string() })
+        let heard = session["messageStats"]["updatesRecv"].as_u64().unwrap_or(0);
+        Ok(Peering { established, said: session.to_string(), heard })
     }
 
     fn paths(&self, place: &Place, _: &Config, prefix: &IpNet) -> Result<Vec<Path>, Error> {
@@ -79,6 +80,14 @@ impl Daemon for Frr {
             place,
             &format!("router bgp {}\nneighbor {neighbour} shutdown message {text}\n", config.asn),
         )
+    }
+
+    fn refresh(&self, place: &Place, _: &Config, neighbour: IpAddr) -> Result<(), Error> {
+        for family in ["ipv4", "ipv6"] {
+            let line = format!("clear bgp {family} unicast {neighbour} soft in");
+            place.ask("vtysh", ["-d", "bgpd", "-c", &line])?;
+        }
+        Ok(())
     }
 }
 

@@ -39,7 +39,8 @@ impl Daemon for GoBgp {
         let is = |session: &&Value| session["conf"]["neighbor_address"] == neighbour.to_string();
         let session = all.as_array().into_iter().flatten().find(is).cloned().unwrap_or_default();
         let established = session["state"]["session_state"].as_u64() == Some(ESTABLISHED);
-        Ok(Peering { established, said: session.to_string() })
+        let heard = session["state"]["messages"]["received"]["update"].as_u64().unwrap_or(0);
+        Ok(Peering { established, said: session.to_string(), heard })
     }
 
     fn paths(&self, place: &Place, _: &Config, prefix: &IpNet) -> Result<Vec<Path>, Error> {
@@ -59,6 +60,10 @@ impl Daemon for GoBgp {
 
     fn shut(&self, place: &Place, _: &Config, neighbour: IpAddr, text: &str) -> Result<(), Error> {
         place.ask("gobgp", ["neighbor", &neighbour.to_string(), "disable", "--reason", text]).map(drop)
+    }
+
+    fn refresh(&self, _: &Place, _: &Config, _: IpAddr) -> Result<(), Error> {
+        Err(Error::Cannot { software: super::Software::GoBgp, what: "ask for everything again" })
     }
 }
 

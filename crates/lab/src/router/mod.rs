@@ -155,6 +155,8 @@ trait Daemon: Sync {
     fn withdraw(&self, place: &Place, config: &Config, network: &Network) -> Result<(), Error>;
     /// Closes a session administratively with a text for the other side (RFC 8203; GoBGP sends none).
     fn shut(&self, place: &Place, config: &Config, neighbour: IpAddr, text: &str) -> Result<(), Error>;
+    /// Asks the neighbour to tell everything again (RFC 2918).
+    fn refresh(&self, place: &Place, config: &Config, neighbour: IpAddr) -> Result<(), Error>;
 }
 
 /// A machine that runs a BGP speaker; dropping it removes it.
@@ -297,6 +299,13 @@ impl Router {
     pub fn shut(&self, neighbour: IpAddr, text: &str) -> Result<(), Error> {
         let Some(config) = self.config.as_ref() else { return Ok(()) };
         self.software.daemon().shut(&self.place, config, neighbour, text)
+    }
+
+    /// Asks a neighbour to tell everything again (RFC 2918). GoBGP and ExaBGP cannot: one keeps what it was told, the other
+    /// keeps nothing.
+    pub fn refresh(&self, neighbour: IpAddr) -> Result<(), Error> {
+        let Some(config) = self.config.as_ref() else { return Ok(()) };
+        self.software.daemon().refresh(&self.place, config, neighbour)
     }
 
     /// The kernel's routes to exactly `prefix`, whoever made them.

@@ -37,7 +37,8 @@ impl Daemon for Speaker {
         let answer = ask(place, &json!({ "do": "peers" }))?;
         let is = |peer: &&Value| peer["address"] == neighbour.to_string();
         let peer = answer["peers"].as_array().into_iter().flatten().find(is).cloned().unwrap_or_default();
-        Ok(Peering { established: peer["state"] == "established", said: peer.to_string() })
+        let heard = peer["announced"].as_u64().unwrap_or(0);
+        Ok(Peering { established: peer["state"] == "established", said: peer.to_string(), heard })
     }
 
     fn paths(&self, place: &Place, _: &Config, prefix: &IpNet) -> Result<Vec<Path>, Error> {
@@ -57,6 +58,10 @@ impl Daemon for Speaker {
 
     fn shut(&self, place: &Place, _: &Config, neighbour: IpAddr, text: &str) -> Result<(), Error> {
         ask(place, &json!({ "do": "shutdown", "peer": neighbour, "text": text })).map(drop)
+    }
+
+    fn refresh(&self, place: &Place, _: &Config, neighbour: IpAddr) -> Result<(), Error> {
+        ask(place, &json!({ "do": "refresh", "peer": neighbour })).map(drop)
     }
 }
 

@@ -12,6 +12,8 @@ pub struct Peering {
     pub established: bool,
     /// What the implementation says about how it is and how it last ended, in its own words.
     pub said: String,
+    /// How much it has been told in this session, announcements or messages as it counts; 0 where it does not say.
+    pub heard: u64,
 }
 
 /// A path in a router's table.

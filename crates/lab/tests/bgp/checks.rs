@@ -76,6 +76,37 @@ pub(crate) fn ttl_security(a: Software, b: Software, over: Over) {
     wire.established(0, 1, over);
 }
 
+/// The first asks to be told everything again, and is; nothing goes on the way (RFC 2918, and RFC 7313 where both know it).
+pub(crate) fn refresh(a: Software, b: Software, over: Over) {
+    let mut wire = Wire::new(&[a, b]);
+    wire.start_pair(over, |at, config| {
+        config.networks = networks(at);
+        config.graceful_restart = Some(40);
+    });
+    wire.established(0, 1, over);
+    let prefixes = [v4(1, 0), v6(1, 0)];
+    for prefix in &prefixes {
+        wire.path(0, prefix, |path| path.best);
+        wire.kernel(0, prefix, &[wire.address(1, family(prefix))]);
+    }
+    wire.settled(0, 1, over);
+    let neighbour = wire.address(1, over);
+    let heard = |wire: &Wire| wire.routers[0].peering(neighbour).map(|peering| (peering.heard, peering.said));
+    let watch = wire.watch(0);
+    let (before, _) = heard(&wire).unwrap_or_else(|error| panic!("{error}"));
+    wire.routers[0].refresh(neighbour).unwrap_or_else(|error| panic!("{error}"));
+    eventually("both families are told again", || match heard(&wire).map_err(|error| error.to_string())? {
+        (now, _) if now >= before + 2 => Ok(()),
+        (now, said) => Err(format!("{before}, then {now}: {said}\n{}", wire.routers[1].log())),
+    });
+    // What both know by now holds from here on: a withdrawal is one, and what was repeated has stayed.
+    wire.routers[1].withdraw(&net(&prefixes[0])).expect("withdrawn");
+    wire.no_path(0, &prefixes[0]);
+    wire.kernel(0, &prefixes[0], &[]);
+    assert!(wire.has_path(0, &prefixes[1]) && wire.is_established(0, 1, over));
+    assert_eq!(watch.lost(&prefixes[1]), Vec::<String>::new());
+}
+
 /// One autonomous system: a reflector, its client, and two that are none. Clients hear everything, the others hear clients
 /// only; who brought a path in and the cluster are told, the next hop stays (RFC 4456).
 pub(crate) fn reflection(reflector: Software, client: Software, other: Software, over: Over) {

@@ -16,6 +16,14 @@ fn foreign_pairs_exchange_routes() {
 }
 
 #[test]
+fn foreign_pairs_tell_everything_again() {
+    each(&[Frr, Bird], |one| match one {
+        Frr => checks::refresh(Frr, Bird, Over::V4),
+        _ => checks::refresh(Bird, GoBgp, Over::V6),
+    });
+}
+
+#[test]
 fn foreign_pairs_sign() {
     each(&[Frr, Bird, GoBgp], |one| match one {
         Frr => checks::signature(Frr, Bird, Over::V6),

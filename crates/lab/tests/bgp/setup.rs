@@ -288,6 +288,12 @@ impl Watch {
     pub(crate) fn text(&self) -> String {
         std::fs::read_to_string(self.file.path()).expect("the file")
     }
+
+    /// Lines about routes to this prefix that went.
+    pub(crate) fn lost(&self, prefix: &str) -> Vec<String> {
+        let gone = |line: &&str| line.starts_with("Deleted") && line.contains(prefix);
+        self.text().lines().filter(gone).map(str::to_owned).collect()
+    }
 }
 
 impl Drop for Watch {

@@ -16,6 +16,16 @@ fn routes_are_exchanged_over_ipv6() {
 }
 
 #[test]
+fn others_tell_everything_again() {
+    each(&Software::FOREIGN, |peer| checks::refresh(Speaker, peer, Over::V4));
+}
+
+#[test]
+fn others_are_told_everything_again() {
+    each(&[Frr, Bird, Speaker], |peer| checks::refresh(peer, Speaker, Over::V6));
+}
+
+#[test]
 fn sessions_are_signed() {
     each(&Software::FOREIGN, |peer| match peer {
         Frr | ExaBgp => checks::signature(Speaker, peer, Over::V4),

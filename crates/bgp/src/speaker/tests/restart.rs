@@ -58,6 +58,31 @@ fn paths_stay_while_the_peer_restarts() {
     assert_eq!(world.speaker.next_deadline(world.now), None);
 }
 
+/// RFC 7313 section 4: marks of one that restarts gracefully count once it has told everything, or the end of a refresh
+/// would take what it kept and has not told again.
+#[test]
+fn marks_before_the_end_of_the_first_telling_are_none() {
+    let mut world = two_paths();
+    world.down(1, Down::Graceful);
+    world.up_with(1, session(1, OURS));
+    world.speaker.refresh_begins(peer(1), V4);
+    world.reach(1, &["192.0.2.1/32"], path(1, V4, &[]));
+    world.speaker.refresh_ends(peer(1), V4);
+    world.settle();
+    assert_eq!((world.selected.len(), stale(&world)), (3, 2));
+    world.end_of_rib(1);
+    world.settle();
+    assert_eq!((world.selected.len(), stale(&world)), (1, 0));
+    // An end without a beginning is none either.
+    world.speaker.refresh_begins(peer(1), V4);
+    world.speaker.refresh_ends(peer(1), V6);
+    world.settle();
+    assert_eq!(stale(&world), 1);
+    world.speaker.refresh_ends(peer(1), V4);
+    world.settle();
+    assert!(world.selected.is_empty());
+}
+
 #[test]
 fn paths_go_if_the_peer_stays_away() {
     let mut world = two_paths();

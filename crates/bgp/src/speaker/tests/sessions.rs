@@ -292,10 +292,25 @@ fn a_refresh_repeats_everything_once() {
     world.speaker.announce(net("10.96.0.2/32"), Attributes::local(our_address()));
     world.settle();
     assert_eq!(world.heard_prefixes, 2);
-    world.speaker.refresh_requested(peer(1), V4);
+    assert!(world.speaker.refresh_requested(peer(1), V4), "marks go round it");
     world.settle();
     assert_eq!(world.heard_prefixes, 4);
     assert_eq!(world.ended[&1], Family::ALL, "End-of-RIB is said once in a session");
+}
+
+/// RFC 7313 section 4: no mark before End-of-RIB, which ends what was asked for in this case.
+#[test]
+fn who_asks_before_it_has_heard_everything_hears_it_from_the_beginning() {
+    let mut world = World::new();
+    world.speaker.announce(net("10.96.0.1/32"), Attributes::local(our_address()));
+    world.speaker.announce(net("10.96.0.2/32"), Attributes::local(our_address()));
+    world.up(1, OURS, Plain);
+    world.hear_some(1, 1);
+    assert!(!world.speaker.refresh_requested(peer(1), V4));
+    world.settle();
+    assert_eq!((world.heard_prefixes, world.heard_of(1).len()), (3, 2), "the first one twice");
+    assert_eq!(world.ended[&1], Family::ALL);
+    assert!(world.speaker.refresh_requested(peer(1), V4));
 }
 
 /// RFC 7313: what is not repeated between the marks is gone.
@@ -304,6 +319,7 @@ fn a_peer_repeats_itself_between_marks() {
     let mut world = World::new();
     world.up(1, OURS, Plain);
     world.reach(1, &["192.0.2.1/32", "192.0.2.2/32"], path(1, V4, &[]));
+    world.end_of_rib(1);
     world.speaker.refresh_begins(peer(1), V4);
     world.reach(1, &["192.0.2.2/32"], path(1, V4, &[]));
     world.settle();
