@@ -194,7 +194,8 @@ impl Selector<'_> {
         });
     }
 
-    /// Among equally good paths, names the best and those used beside it.
+    /// Among equally good paths, names the best and those used beside it, one for each next hop: a second one through the
+    /// same router (heard of two reflectors, say) would give it twice its share. O(paths x paths used).
     fn settle(&self, candidates: &mut Candidates<'_>) {
         if candidates.len() < 2 {
             return;
@@ -204,10 +205,13 @@ impl Selector<'_> {
         let neighbour =
             |path: &Path| path.accepted.as_ref().and_then(|attributes| attributes.as_path.neighbour());
         let (tie, system) = (self.tie(best), neighbour(best));
-        let mut more = self.multipath.paths.saturating_sub(1);
+        let hop = |path: &Path| path.accepted.as_ref().map(|attributes| attributes.next_hop.global);
+        let most = usize::from(self.multipath.paths);
+        let mut hops: SmallVec<[_; 8]> = SmallVec::from_iter([hop(best)]);
         for path in others {
-            path.standing = if more > 0 && (self.multipath.relaxed || neighbour(path) == system) {
-                more -= 1;
+            let beside = hops.len() < most && (self.multipath.relaxed || neighbour(path) == system);
+            path.standing = if beside && !hops.contains(&hop(path)) {
+                hops.push(hop(path));
                 Standing::Multipath
             } else {
                 Standing::Lost(first_difference(self.tie(path), tie))

@@ -229,6 +229,16 @@ fn several_paths_of_one_worth() {
         case(2, true).standings(paths()),
         [(1, Standing::Multipath), (2, Standing::Best), (5, lost(Step::RouterId)), (6, lost(Step::RouterId))]
     );
+    // Two through one router are one, and leave their room to others.
+    let again = || path(5, |a| a.next_hop.global = next_hop(2));
+    assert_eq!(
+        case(2, true).standings(vec![path(1, |_| {}), path(2, |_| {}), again()]),
+        [(1, Standing::Multipath), (2, Standing::Best), (5, lost(Step::RouterId))]
+    );
+    assert_eq!(
+        case(2, true).standings(vec![path(2, |_| {}), again(), elsewhere()]),
+        [(2, Standing::Best), (5, lost(Step::RouterId)), (6, Standing::Multipath)]
+    );
     // Internal paths are not used beside external ones.
     assert_eq!(
         case(8, true).standings(vec![path(1, |_| {}), path(3, |_| {})]),
