@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 BUILT := $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-musl
 LAB := $(BUILT)/debug/lab
 # Seconds after which the VM is stopped, whatever it is doing.
-VM_TIMEOUT ?= 2400
+VM_TIMEOUT ?= 4200
 # Of the images: amd64 or arm64.
 ARCH ?= amd64
 RUST_TARGET = $(if $(filter arm64,$(ARCH)),aarch64,x86_64)-unknown-linux-musl

@@ -167,7 +167,7 @@ fn an_agent_says_what_it_waits_for() {
     let place = Place::new();
     let _agent = Agent::start(&place.socket());
     for verb in ["ADD", "CHECK"] {
-        let (status, output, _) = place.call(verb, &place.configuration(json!({})));
+        let (status, output, _) = place.call(verb, &place.configuration(json!({ "timeout": "5s" })));
         let (code, text) = error(&output);
         assert!(status == 1 && code == 11 && text.contains("network policy plans nothing yet"), "{output}");
     }

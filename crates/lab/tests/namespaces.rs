@@ -121,21 +121,23 @@ async fn a_broken_conversation_says_when_and_how() {
     let every = Duration::from_millis(20);
     let whole = client.talk(Protocol::Tcp, to, every).await.expect("opens");
     let broken = client.talk(Protocol::Tcp, to, every).await.expect("opens");
-    let rate = client.rate(Protocol::Tcp, to, 100, Duration::from_secs(1)).finish().await;
-    assert!((90..=101).contains(&rate.asked), "{rate:?}");
+    let begun = Instant::now();
+    let rate = client.rate(Protocol::Tcp, to, 100, Duration::from_secs(60)).stop_after(100).await;
+    // A slow machine asks later, never sooner.
+    assert!(rate.asked >= 100 && begun.elapsed() >= Duration::from_millis(950), "{rate:?}");
     assert_eq!((rate.failed.len(), rate.answered["server"]), (0, rate.asked), "{rate:?}");
     let whole = whole.stop().await;
     assert_eq!(whole.broke, None);
-    assert!(whole.answered["server"] > 5, "{whole:?}");
+    assert!(whole.answered["server"] > 1, "{whole:?}");
     let broken_rate = client.rate(Protocol::Tcp, to, 100, Duration::from_secs(30));
     drop(port);
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !broken.is_over() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(broken.stop().await.broke.expect("it broke").1, Failure::Reset);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let broken_rate = broken_rate.stop().await;
+    let asked = broken_rate.asked();
+    let broken_rate = broken_rate.stop_after(asked + 10).await;
     assert!(broken_rate.failed.iter().any(|(_, failure)| *failure == Failure::Refused), "{broken_rate:?}");
 }
 

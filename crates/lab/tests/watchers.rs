@@ -280,7 +280,7 @@ async fn bookmarks_keep_an_idle_watch_within_a_short_history() {
         mirror.handle.create(Resource::Secrets, json!({"metadata": {"name": format!("s{index}")}})).unwrap();
     }
     mirror.faults.reset_requests();
-    for _ in 0..10 {
+    for _ in 0..100 {
         let _ = timeout(Duration::from_millis(20), mirror.events.next()).await;
     }
     mirror.faults.compact();

@@ -69,10 +69,10 @@ fn an_overflow_is_told_and_what_comes_later_too() {
         assert!(dropped() > 0, "the socket had room for {FLOOD} notifications");
         sh("ip route del 10.244.1.0/24");
 
-        // The kernel queues again once the socket is empty: when nothing has come for a second.
+        // The kernel queues again once the socket is empty: when nothing has come for some seconds.
         let (mut told, mut lost) = (0, 0);
         loop {
-            match notices.recv_timeout(Duration::from_secs(1)) {
+            match notices.recv_timeout(Duration::from_secs(5)) {
                 Ok(notice) if notice.event == Event::Lost => lost += 1,
                 Ok(notice) => {
                     assert!(!is_gone(&notice.event, "10.244.1.0/24"), "lost, but told: {notice:?}");
@@ -86,7 +86,7 @@ fn an_overflow_is_told_and_what_comes_later_too() {
         assert!(lost > 0 && told > 0 && told < FLOOD, "{lost} overflows, {told} notices");
 
         sh("ip route del 10.244.2.0/24");
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let notice = notices.recv_timeout(left).expect("a deletion after the overflow is told");

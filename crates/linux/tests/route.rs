@@ -636,15 +636,15 @@ impl Watch {
         Watch { _monitor: monitor, notices }
     }
 
-    /// Waits for an event for at most a second.
+    /// Waits for an event; nothing else than a notification would tell, however long it takes.
     fn expect(&self, what: &str, wanted: impl Fn(&Event) -> bool) -> Notice {
-        let deadline = Instant::now() + Duration::from_secs(1);
+        let deadline = Instant::now() + Duration::from_secs(60);
         let mut seen = Vec::new();
         loop {
             match self.notices.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(notice) if wanted(&notice.event) => return notice,
                 Ok(notice) => seen.push(notice),
-                Err(_) => panic!("not within a second: {what}; seen: {seen:?}"),
+                Err(_) => panic!("not told: {what}; seen: {seen:?}"),
             }
         }
     }
@@ -654,7 +654,7 @@ impl Watch {
         sh(&format!("ip link add {name} type bridge"));
         let mut seen = Vec::new();
         loop {
-            let notice = self.notices.recv_timeout(Duration::from_secs(5)).expect("the mark");
+            let notice = self.notices.recv_timeout(Duration::from_secs(60)).expect("the mark");
             if matches!(&notice.event, Event::LinkChanged { name: changed, .. } if &**changed == name) {
                 return seen;
             }
@@ -764,7 +764,7 @@ fn a_monitor_that_is_dropped_ends() {
         let monitor = Monitor::spawn(scope(), OwnPorts::default(), move |_| alive.send(()).unwrap_or(()))
             .expect("a monitor");
         drop(monitor);
-        let end = ended.recv_timeout(Duration::from_secs(5));
+        let end = ended.recv_timeout(Duration::from_secs(60));
         assert_eq!(end, Err(mpsc::RecvTimeoutError::Disconnected));
     });
 }
@@ -788,16 +788,20 @@ fn a_full_table_of_others_is_neither_told_nor_read() {
         let watch = Watch::start(&OwnPorts::default());
         let ours = route(MAIN, "10.244.1.0/24", Some("192.0.2.10"), Some("eth0"));
         apply(lane, &[create(&ours)]);
-        batch("foreign-add", &foreign_routes(30_000, "add"));
         // The quickest of several: other work may keep the processor from any one of them.
-        let readings = (0..10).map(|_| {
-            let begun = Instant::now();
-            assert!(rows(lane).contains_key(&ours.0));
-            begun.elapsed()
-        });
-        let reading = readings.min().expect("ten");
-        println!("read beside 30,000 routes of others: {reading:?}");
-        assert!(reading < Duration::from_millis(250), "{reading:?}");
+        let mut quickest = || {
+            let readings = (0..10).map(|_| {
+                let begun = Instant::now();
+                assert!(rows(lane).contains_key(&ours.0));
+                begun.elapsed()
+            });
+            readings.min().expect("ten")
+        };
+        let alone = quickest();
+        batch("foreign-add", &foreign_routes(30_000, "add"));
+        let reading = quickest();
+        println!("read alone: {alone:?}, beside 30,000 routes of others: {reading:?}");
+        assert!(reading < alone * 10 + Duration::from_millis(250), "{alone:?}, then {reading:?}");
         batch("foreign-del", &foreign_routes(30_000, "del"));
         let told = watch.until_mark("mark");
         assert!(told.iter().all(|notice| is_link_local(&notice.event)), "{told:?}");
@@ -868,7 +872,6 @@ fn ten_thousand(lane: &mut RouteLane, six: bool) {
     took("read");
     assert!(rows.iter().all(|(key, row)| found.get(key) == Some(row)));
     assert_eq!(found.len(), rows.len() + 1);
-    assert!(begun.elapsed() < Duration::from_secs(60));
     apply(lane, &routes.iter().map(|row| remove(row)).collect::<Vec<_>>());
     took("routes gone");
     apply(lane, &addresses.iter().map(|row| remove(row)).collect::<Vec<_>>());

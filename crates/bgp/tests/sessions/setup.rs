@@ -14,7 +14,7 @@ use bgp::{Asn, Attributes, Config, PeerConfig};
 use ipnet::IpNet;
 
 /// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Addresses of three routers, in both families.
 pub(crate) const A: &str = "10.9.0.1";

@@ -14,7 +14,7 @@ use crate::cluster::{Cluster, agent_program, eventually};
 use crate::probe::{Asking, Probe, Protocol, matrix};
 
 /// Bound of every wait; emulated machines are slow.
-pub(super) const SOON: Duration = Duration::from_secs(90);
+pub(super) const SOON: Duration = Duration::from_secs(240);
 /// All controllers but the service proxy.
 const FLAGS: [&str; 5] = [
     "--run-router=true",

@@ -299,10 +299,15 @@ pub struct Asking {
 }
 
 impl Asking {
+    /// How many questions were asked so far.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
     /// Goes on until `asked` questions were asked, then stops: what a story shows is not to depend on how fast the
     /// machine went through it. Ends without them when the asking's own time is over.
     pub async fn stop_after(self, asked: usize) -> Rate {
-        while self.asked.load(Ordering::Relaxed) < asked && !self.task.is_finished() {
+        while self.asked() < asked && !self.task.is_finished() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.stop().await

@@ -38,7 +38,7 @@ impl Config {
             asn,
             router_id,
             cluster_id: None,
-            hold_seconds: 3,
+            hold_seconds: 9,
             graceful_restart: None,
             maximum_paths: 1,
             bulk: false,

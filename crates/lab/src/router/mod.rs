@@ -31,7 +31,7 @@ use crate::process;
 use place::Place;
 
 /// From starting a daemon to its first answer; machines that do much else are slow.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(120);
 
 /// Step that failed while a router was made or asked.
 #[derive(Debug, thiserror::Error)]

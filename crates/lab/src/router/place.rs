@@ -20,9 +20,9 @@ use crate::node::Namespace;
 use crate::process;
 
 /// Seconds after which a tool that asks a daemon is given up.
-const PATIENCE: &str = "20";
+const PATIENCE: &str = "60";
 /// The same for a daemon that is asked over a socket.
-const ANSWER: Duration = Duration::from_secs(20);
+const ANSWER: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone)]
 pub(super) struct Place {

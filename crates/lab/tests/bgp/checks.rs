@@ -156,7 +156,7 @@ pub(crate) fn restart(a: Software, b: Software, over: Over) {
     let mut wire = Wire::new(&[a, b]);
     let both = |at: usize, n: usize| [v4(at, n), v6(at, n)];
     wire.start_pair(over, |at, config| {
-        config.graceful_restart = Some(40);
+        config.graceful_restart = Some(120);
         let all = both(at, 0).into_iter().chain(both(at, 1));
         config.networks = all.map(|prefix| Network::new(net(&prefix))).collect();
     });
@@ -203,7 +203,7 @@ pub(crate) fn restart(a: Software, b: Software, over: Over) {
 pub(crate) fn no_return(a: Software, b: Software, over: Over) {
     let mut wire = Wire::new(&[a, b]);
     wire.start_pair(over, |at, config| {
-        config.graceful_restart = Some(4);
+        config.graceful_restart = Some(20);
         config.networks = networks(at);
     });
     wire.established(0, 1, over);

@@ -232,7 +232,7 @@ fn judge(stage: &Stage, raw: &mut Raw, case: &Case) -> Result<(), String> {
 }
 
 /// How long a router may take from reading a path to having it, or not, in its table.
-const SETTLED: Duration = Duration::from_secs(2);
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// Without anything the table's attributes would have brought.
 fn undressed(path: &Path) -> bool {

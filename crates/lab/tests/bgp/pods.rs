@@ -20,6 +20,8 @@ const SERVICE: [&str; 2] = ["203.0.113.10/32", "2001:db8:5e::10/128"];
 const NODES_ASN: u32 = 64512;
 const ABOVE_ASN: u32 = 65000;
 const PORT: u16 = 8080;
+/// A late answer is not a lost one.
+const LATEST: Duration = Duration::from_secs(15);
 
 struct Routed {
     speakers: Vec<Router>,
@@ -215,20 +217,22 @@ async fn a_service_is_spread_over_the_nodes(routed: &mut Routed) {
 /// kill -9 with graceful restart, while pods ask each other a thousand times a second.
 async fn a_speaker_is_killed_and_nobody_notices(routed: &mut Routed) {
     let to = SocketAddr::new(routed.addresses(2).unwrap()[0], PORT);
-    let there = routed.probe(1).unwrap().rate(Protocol::Udp, to, 1000, Duration::from_secs(120));
+    let there =
+        routed.probe(1).unwrap().patience(LATEST).rate(Protocol::Udp, to, 500, Duration::from_secs(120));
     let back = SocketAddr::new(routed.addresses(1).unwrap()[0], PORT);
-    let from = routed.probe(2).unwrap().rate(Protocol::Udp, back, 1000, Duration::from_secs(120));
+    let from =
+        routed.probe(2).unwrap().patience(LATEST).rate(Protocol::Udp, back, 500, Duration::from_secs(120));
     let above = routed.above.addresses()[0];
     routed.speakers[1].kill();
     let gone = |routed: &Routed| {
         let address = routed.cluster.node(2).unwrap().addresses()[0];
-        let peering = routed.above.peering(address).unwrap();
+        let peering = routed.above.peering(address).map_err(|error| error.to_string())?;
         if peering.established { Err(peering.said) } else { Ok(()) }
     };
     eventually(PATIENCE, || async { gone(routed) }).await.unwrap();
     routed.speakers[1].start_again().unwrap();
     let back = || async {
-        let peering = routed.speakers[1].peering(above).unwrap();
+        let peering = routed.speakers[1].peering(above).map_err(|error| error.to_string())?;
         if peering.established { Ok(()) } else { Err(peering.said) }
     };
     eventually(PATIENCE, back).await.unwrap();

@@ -11,7 +11,7 @@ use lab::router::{Config, Neighbour, Network, Path, Router, Software};
 use serde_json::Value;
 
 /// Reconnecting takes some seconds in every implementation, and a busy machine is slow.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Asks until the answer is good; panics with the last reason.
 #[track_caller]

@@ -78,7 +78,7 @@ async fn counted(
     stage: &Stage<'_>,
     lines: &[String],
 ) {
-    let before = metric(cluster, "drift_healed_total", table).await.unwrap();
+    let before = eventually(SOON, || metric(cluster, "drift_healed_total", table)).await.unwrap();
     healed(about, cluster, members, stage, lines).await;
     let more = || async {
         let now = metric(cluster, "drift_healed_total", table).await?;
@@ -226,7 +226,8 @@ async fn what_others_take_away_comes_back() {
         stage.api.patch_status(Resource::Pods, Some("far"), &format!("b-{number}"), &status).unwrap();
     }
     let filled = || async {
-        let text = cluster.on_node(1, &format!("ipset list {name}")).unwrap();
+        // Listed while the agent swaps it, it may fail.
+        let text = cluster.on_node(1, &format!("ipset list {name}")).map_err(|error| error.to_string())?;
         let missing = (1..=20).find(|number| !text.contains(&format!("10.99.0.{number}\n")));
         missing.map_or(Ok(()), |number| Err(format!("10.99.0.{number} is in the set: {text}")))
     };
@@ -253,11 +254,10 @@ async fn legacy(families: Families, more: &[&str]) -> Cluster {
     cluster
 }
 
-/// The xtables lock of legacy iptables is held by somebody for half a minute: peers come and go meanwhile, rules wait
-/// their turn, and nothing opens.
+/// The xtables lock of legacy iptables is held by somebody until the story lets go: peers come and go meanwhile, rules
+/// wait their turn, and nothing opens.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_is_held_delays_rules_only() {
-    const HELD: Duration = Duration::from_secs(30);
     let cluster = legacy(Families::V4, &[]).await;
     let stage = Stage::new(cluster.api(), Some(&cluster)).await;
     let mut fence = Fence::new(&cluster).await;
@@ -268,8 +268,11 @@ async fn a_lock_that_is_held_delays_rules_only() {
     let find = |name: &str| members.iter().find(|member| member.name == name).unwrap();
     let to = SocketAddr::new(find("x/a").addresses[0], 80);
     let start = Instant::now();
-    let hold =
-        || lab::process::run(lab::process::command("flock").args(["/run/xtables.lock", "sleep", "30"]));
+    // Bounded, should the story end before it lets go.
+    let wait = "for i in $(seq 6000); do test -e /run/let-go && exit; sleep 0.1; done";
+    let hold = move || {
+        lab::process::run(lab::process::command("flock").args(["/run/xtables.lock", "sh", "-c", wait]))
+    };
     let holder = cluster.node(1).unwrap().namespace().enter(hold).unwrap();
     let locked = || async {
         let tried = cluster.on_node(1, "flock --nonblock /run/xtables.lock true");
@@ -284,7 +287,6 @@ async fn a_lock_that_is_held_delays_rules_only() {
     let passes =
         || async { probe.ask(Protocol::Tcp, to).await.map_err(|error| format!("y/c reaches x/a: {error}")) };
     eventually(SOON, passes).await.unwrap();
-    assert!(start.elapsed() < HELD, "members do not wait for the lock: {:?}", start.elapsed());
     eprintln!("a new peer passed {:?} after the lock was taken", start.elapsed());
     // A policy is rules: they wait, and until then what held holds.
     stage.policy(
@@ -301,8 +303,8 @@ async fn a_lock_that_is_held_delays_rules_only() {
     let asking = denied.rate(Protocol::Tcp, to, 50, Duration::from_secs(600));
     eventually(SOON, || names_the_lock(&cluster)).await.unwrap();
     eprintln!("the lock was named {:?} after it was taken", start.elapsed());
+    cluster.on_node(1, "touch /run/let-go").unwrap();
     tokio::task::spawn_blocking(move || holder.join()).await.unwrap().unwrap().unwrap();
-    assert!(start.elapsed() >= HELD);
     holds("after the lock was given back", &stage.members(), &ports(), &stage.objects()).await;
     let rate = asking.stop_after(100).await;
     assert!(rate.answered.is_empty() && rate.asked >= 100, "{rate:?}");

@@ -14,7 +14,7 @@ use crate::fence::Fence;
 use crate::stage::{SOON, Stage};
 use crate::tables::{NFTABLES, cluster, logs};
 
-const PATIENCE: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Wires a pod and has it ask at once, as its first act and again and again, until `until` says that it is enough. The API
 /// hears of it after `unknown`. Returns every outcome and the moment of the first answer after the start.
@@ -70,7 +70,7 @@ async fn born(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_leaves_before_the_rules_are_there() {
-    let unknown = Duration::from_secs(1);
+    let unknown = Duration::from_secs(3);
     for flags in [&["--netpol-default-deny"][..], &["--netpol-default-deny", NFTABLES], &[]] {
         let default_deny = !flags.is_empty();
         let mut cluster = cluster(Families::Dual, flags).await;

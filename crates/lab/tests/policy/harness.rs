@@ -3,11 +3,11 @@
 
 use std::net::SocketAddr;
 
-use lab::cluster::Cluster;
+use lab::cluster::{Cluster, eventually};
 use lab::policy::{Port, Truth, ask};
 use lab::probe::Protocol;
 
-use crate::stage::{PATIENCE, Stage, flows, holds, is_cut};
+use crate::stage::{SOON, Stage, flows, holds, is_cut, patience};
 
 fn ports() -> Vec<Port> {
     ["80/TCP", "81/TCP", "80/UDP", "81/UDP", "80/SCTP", "81/SCTP"].map(|port| port.parse().unwrap()).to_vec()
@@ -54,7 +54,6 @@ async fn tables_show_what_the_kernel_does() {
     for (node, rule) in &rules {
         cluster.on_node(*node, rule).unwrap();
     }
-    let seen = ask(&members, &ports, PATIENCE).await;
     let mut expected = vec![
         "x/a > x/b 80/TCP IPv4".to_owned(),
         "x/a > z/c 80/UDP IPv6".to_owned(),
@@ -63,7 +62,13 @@ async fn tables_show_what_the_kernel_does() {
     let others = members.iter().filter(|member| member.name != "y/a");
     expected.extend(others.map(|member| format!("{} > y/a 81/SCTP IPv4", member.name)));
     expected.sort();
-    assert_eq!(refused(&seen, &members, &ports), expected);
+    let attempts = std::cell::Cell::new(0);
+    let look = || async {
+        let seen = ask(&members, &ports, patience(attempts.replace(attempts.get() + 1))).await;
+        let found = refused(&seen, &members, &ports);
+        if found == expected { Ok(seen) } else { Err(format!("{found:?}")) }
+    };
+    let seen = eventually(SOON, look).await.unwrap();
     let picture = seen.difference(&Truth::expected(&members, &ports, &stage.objects())).unwrap();
     assert!(
         picture.starts_with("11 of 864 cells are wrong") && picture.contains("81/SCTP IPv4\n"),

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use lab::cluster::{Cluster, eventually};
 use lab::node::Families;
-use lab::policy::{Member, Port, Truth, ask};
+use lab::policy::{Member, Port, Truth};
 use lab::probe::Protocol;
 use lab::process;
 use serde_json::{Value, json};
 
 use crate::fence::Fence;
-use crate::stage::{PATIENCE, SOON, Stage, holds};
+use crate::stage::{SOON, Stage, becomes, holds};
 use crate::tables::{NFTABLES, cluster};
 
 /// The node of each pod of a [`Stage`] whose answers are asked for.
@@ -118,8 +118,7 @@ async fn explain_agrees(cluster: &Cluster, members: &[Member], ports: &[Port]) {
     });
     let (all, passing) = told.count();
     assert!(passing > 10 && all - passing > 10, "{passing} of {all} pass: a table that shows something");
-    let packets = ask(members, ports, PATIENCE).await;
-    if let Some(picture) = told.difference(&packets) {
+    if let Err(picture) = becomes(members, ports, &told).await {
         panic!("explain (against packets): {picture}");
     }
     eprintln!("explain agreed with packets on {all} cells, {passing} of them open");

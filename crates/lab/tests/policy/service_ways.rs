@@ -25,8 +25,10 @@ const FLAGS: [&str; 6] = [
 
 /// External IPs of the Service, IPv4 first.
 const EXTERNAL: [&str; 2] = ["203.0.113.9", "fd03::9"];
-/// How long a question waits: an emulated processor is slow, and a refused IPv6 connection is known by silence.
+/// How long a question waits at first: an emulated processor is slow, and a refused IPv6 connection is known by silence.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// And at last.
+const LATEST: Duration = Duration::from_secs(15);
 
 /// Who asks: pods beside the server and on the other node, the host outside through the server's node and through the
 /// other one (which masquerades it as itself), both nodes, the server itself, and what the server asks of another pod.
@@ -109,7 +111,7 @@ fn cells(cluster: &Cluster, ways: &Ways, far: IpAddr) -> Vec<Cell> {
     for (who, probe, ways, by) in asked {
         for (way, ip, ports) in ways {
             for (protocol, port) in [Protocol::Tcp, Protocol::Udp].into_iter().zip(ports) {
-                let question = (probe.clone().patience(PATIENCE), protocol, SocketAddr::new(ip, port));
+                let question = (probe.clone(), protocol, SocketAddr::new(ip, port));
                 cells.push(Cell { who, way, question, by });
             }
         }
@@ -119,8 +121,15 @@ fn cells(cluster: &Cluster, ways: &Ways, far: IpAddr) -> Vec<Cell> {
 
 /// Asks everything until those pass that should, and nobody else.
 async fn holds(about: &str, cells: &[Cell], pass: &[&str]) -> Result<(), String> {
-    let questions: Vec<_> = cells.iter().map(|cell| cell.question.clone()).collect();
+    let attempts = std::cell::Cell::new(0);
     let look = || async {
+        attempts.set(attempts.get() + 1);
+        let patience = LATEST.min(PATIENCE * attempts.get());
+        let ask = |cell: &Cell| {
+            let (probe, protocol, to) = &cell.question;
+            (probe.clone().patience(patience), *protocol, *to)
+        };
+        let questions: Vec<_> = cells.iter().map(ask).collect();
         let outcomes = matrix(&questions).await;
         let both = cells.iter().zip(&outcomes);
         let wrong: Vec<String> = both.filter_map(|(cell, outcome)| cell.objection(outcome, pass)).collect();

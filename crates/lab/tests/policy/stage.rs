@@ -245,7 +245,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_millis(800);
 /// How long the questions of an attempt wait, from 0: briefly at first, for a refused IPv6 connection is known by silence
 /// (Linux believes an ICMPv6 only with the next SYN), longer where a loaded machine needs it.
 pub(crate) fn patience(attempt: u32) -> Duration {
-    PATIENCE.min(Duration::from_millis(250) * (attempt + 1))
+    Duration::from_secs(10).min(Duration::from_millis(250) * (attempt + 1))
 }
 
 /// Asks again and again until what passes is what should; says what is wrong when [`SOON`] is over.

@@ -65,18 +65,18 @@ fn leave(cluster: &Cluster, members: &[Member], by: By) {
     }
 }
 
-/// Rules, sets and tables of others on node-1.
-fn theirs(cluster: &Cluster) -> String {
-    let tool = |line: &str| cluster.on_node(1, line).unwrap_or_else(|error| panic!("{line}: {error}"));
+/// Rules, sets and tables of others on node-1; tools that list while sets go may fail.
+fn theirs(cluster: &Cluster) -> Result<String, String> {
+    let tool = |line: &str| cluster.on_node(1, line).map_err(|error| format!("{line}: {error}"));
     let mut kept = String::new();
     for line in ["iptables-save", "ip6tables-save", "ipset save", "nft -s list ruleset inet"] {
-        let text = tool(line);
+        let text = tool(line)?;
         let foreign = |line: &&str| !line.starts_with('#') && !OURS.iter().any(|name| line.contains(name));
         // Counters of built-in chains go on.
         let bare = |line: &str| line.split(" [").next().unwrap_or_default().to_owned() + "\n";
         kept.extend(text.lines().filter(foreign).map(bare));
     }
-    kept
+    Ok(kept)
 }
 
 /// What other programs have on the node, in the same tables.
@@ -124,7 +124,7 @@ async fn takes_over(by: By, more: &[&str]) {
     let left = lines_with(&cluster, &DYNAMIC).unwrap();
     assert!(left.len() > 30, "{left:#?}");
     // Docker's chains came with upstream's saved state.
-    let beside = theirs(&cluster);
+    let beside = theirs(&cluster).unwrap();
     holds("upstream's rules", &members, &ports(), &stage.objects()).await;
 
     let probes = Probes::start(&stage);
@@ -142,9 +142,12 @@ async fn takes_over(by: By, more: &[&str]) {
     probes.none(&format!("{by:?} taken over with {more:?}"), &cluster).await;
     let stage = Stage::of(api, &cluster);
     holds("our rules", &members, &ports(), &stage.objects()).await;
-    assert_eq!(theirs(&cluster), beside, "what is theirs stays as it is");
+    let now = eventually(SOON, || std::future::ready(theirs(&cluster))).await.unwrap();
+    assert_eq!(now, beside, "what is theirs stays as it is");
     for chain in ["INPUT", "FORWARD", "OUTPUT"] {
-        let jumps = lines_with(&cluster, &[&format!("-j KUBE-ROUTER-{chain}")]).unwrap();
+        let jump = format!("-j KUBE-ROUTER-{chain}");
+        let look = || std::future::ready(lines_with(&cluster, &[&jump]));
+        let jumps = eventually(SOON, look).await.unwrap();
         let each = if more.contains(&NFTABLES) || by == By::Nftables { 0 } else { 2 };
         assert_eq!(jumps.len(), each, "one jump for each family: {jumps:#?}");
     }
@@ -162,7 +165,7 @@ async fn takes_over(by: By, more: &[&str]) {
     let program = lab::cluster::agent_program().unwrap();
     cluster.on_node(1, &format!("{} --cleanup-config", program.display())).unwrap();
     assert_eq!(lines_with(&cluster, &OURS).unwrap(), Vec::<String>::new());
-    assert_eq!(theirs(&cluster), beside);
+    assert_eq!(theirs(&cluster).unwrap(), beside);
 }
 
 #[tokio::test(flavor = "multi_thread")]

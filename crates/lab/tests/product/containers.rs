@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use lab::api_server::Resource;
-use lab::cluster::{Cluster, kubeconfig_text};
+use lab::cluster::{Cluster, eventually, kubeconfig_text};
 use lab::process::{self, command};
 use serde_json::{Value, json};
 
@@ -31,6 +31,15 @@ fn server(cluster: &Cluster) -> String {
 
 fn tool(cluster: &Cluster, line: &str) -> String {
     cluster.on_node(1, line).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Waits until the agent listens for peers, which `/readyz` does not speak of.
+async fn speaks(cluster: &Cluster) {
+    let listens = || async {
+        let said = tool(cluster, "ss -Hltn sport = :179");
+        if said.contains(":179") { Ok(()) } else { Err(format!("nobody listens at port 179: {said}")) }
+    };
+    eventually(SOON, listens).await.unwrap();
 }
 
 /// A node on which nothing has run yet, with the kubeconfig the manifest wants there.
@@ -204,7 +213,7 @@ async fn all_services_work_with_their_privileges() {
         let servers = tool(&cluster, "ipvsadm -Sn");
         assert!(servers.contains(&format!("-A -t {vip}:80 -s rr")), "{servers}");
         assert!(tool(&cluster, "iptables-save").contains("-j KUBE-ROUTER-SERVICES"));
-        assert!(tool(&cluster, "ss -Hltn sport = :179").contains(":179"));
+        speaks(&cluster).await;
         assert_eq!(tool(&cluster, "sysctl -n net.ipv4.vs.conn_reuse_mode").trim(), "0");
         assert_eq!(tool(&cluster, "sysctl -n net.ipv4.conf.all.arp_ignore").trim(), "1");
         pods_get_addresses_of_the_node(&cluster);
@@ -249,7 +258,7 @@ async fn the_generic_variant_works_by_the_pods_account() {
     tool(&cluster, "sysctl -q -w net.ipv4.ip_forward=0");
     life(&cluster, &containerd, &pod, async || {
         assert!(tool(&cluster, "iptables-save -t filter").contains("-j KUBE-ROUTER-FORWARD"));
-        assert!(tool(&cluster, "ss -Hltn sport = :179").contains(":179"));
+        speaks(&cluster).await;
         assert_eq!(tool(&cluster, "sysctl -n net.ipv4.ip_forward").trim(), "1");
         pods_get_addresses_of_the_node(&cluster);
     })

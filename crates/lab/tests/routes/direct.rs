@@ -149,6 +149,11 @@ async fn a_node_that_comes_is_reached_and_one_that_changes_its_range_too() {
         }
     };
     lab::cluster::eventually(PATIENCE, look).await.unwrap_or_else(|error| panic!("{error}"));
-    let cni = cluster.on_node(2, "cat /etc/cni/net.d/10-kuberouter.conflist").unwrap();
-    assert!(cni.contains("10.99.2.0/24") && cni.contains("\"mtu\":1500"), "{cni}");
+    // Others may know of it before the file is written.
+    let written = || async {
+        let cni = cluster.on_node(2, "cat /etc/cni/net.d/10-kuberouter.conflist");
+        let cni = cni.map_err(|error| error.to_string())?;
+        if cni.contains("10.99.2.0/24") && cni.contains("\"mtu\":1500") { Ok(()) } else { Err(cni) }
+    };
+    lab::cluster::eventually(PATIENCE, written).await.unwrap_or_else(|error| panic!("{error}"));
 }

@@ -16,6 +16,7 @@ mod bad_paths;
 mod cleanup;
 mod direct;
 mod documented;
+mod identities;
 mod limits;
 mod live;
 mod mixed;

@@ -29,8 +29,8 @@ const RATE_THROUGH_TUNNELS: u32 = 100;
 const LATEST: Duration = Duration::from_secs(15);
 pub(crate) const GRACEFUL: [&str; 5] = [
     "--bgp-graceful-restart=true",
-    "--bgp-graceful-restart-time=60s",
-    "--bgp-graceful-restart-deferral-time=20s",
+    "--bgp-graceful-restart-time=300s",
+    "--bgp-graceful-restart-deferral-time=100s",
     "--peer-router-ips=172.31.0.101",
     "--peer-router-asns=65000",
 ];
@@ -155,7 +155,7 @@ async fn nothing_is_lost_when_an_agent_is_killed() {
     let mut cluster = routed(3, 1, &GRACEFUL).await;
     let mut router = above(&cluster, 1, Software::Frr);
     let mut config = peers_with_all(&cluster, 1);
-    config.graceful_restart = Some(60);
+    config.graceful_restart = Some(300);
     router.start(config).unwrap();
     settled(&cluster, 3).await;
     everyone_reaches_everyone("in the beginning", &cluster, &[1, 2, 3]).await;

@@ -104,7 +104,7 @@ async fn clients_stay_where_they_were(cluster: &Cluster) {
 /// because IPVS remembers a closed TCP connection for two minutes, and its client with it.
 async fn affinity_expires(cluster: &Cluster) {
     let more = json!({ "spec": {
-        "sessionAffinity": "ClientIP", "sessionAffinityConfig": { "clientIP": { "timeoutSeconds": 3 } },
+        "sessionAffinity": "ClientIP", "sessionAffinityConfig": { "clientIP": { "timeoutSeconds": 10 } },
     } });
     let web = service(cluster, "forgetful", "web", more);
     tool(cluster, 1, "ipvsadm --set 0 0 1");
@@ -202,7 +202,7 @@ async fn udp_flows_move_at_once(cluster: &Cluster) {
     let mut flows = Vec::new();
     for ip in cluster_ips(&dns) {
         let to = SocketAddr::new(ip, 53);
-        let probe = probe.clone().patience(Duration::from_millis(300));
+        let probe = probe.clone().patience(Duration::from_secs(3));
         flows.push(probe.talk(Protocol::Udp, to, Duration::from_millis(20)).await.unwrap());
     }
     set_ready(cluster, "web-2", true);
@@ -213,8 +213,8 @@ async fn udp_flows_move_at_once(cluster: &Cluster) {
     reach("two endpoints", &both, &["web-1", "web-2"]).await;
     set_ready(cluster, "web-1", false);
     reach("the other endpoint", &both, &["web-2"]).await;
-    // The old endpoint is alive and would go on answering: only a forgotten flow can move.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The old endpoint is alive and would go on answering: only a forgotten flow can move. Time for two lost datagrams.
+    tokio::time::sleep(Duration::from_secs(8)).await;
     for flow in flows {
         let report = flow.stop().await;
         assert!(report.broke.is_none(), "{report:?}");
@@ -275,7 +275,7 @@ async fn endpoints_come_and_go(cluster: &Cluster) {
         open.push(cell.0.talk(Protocol::Tcp, cell.2, Duration::from_millis(50)).await.unwrap());
     }
     let leaving = pod_ips(cluster, "web-2")[0];
-    let delete = |name: &str| cluster.api().delete(Resource::Pods, Some("default"), name, Some(120)).unwrap();
+    let delete = |name: &str| cluster.api().delete(Resource::Pods, Some("default"), name, Some(900)).unwrap();
     delete("web-2");
     reach("one terminating beside a ready one", &cells, &["web-1"]).await;
     let drains = format!("-r {leaving}:8080 -m -w 0\n");

@@ -10,8 +10,8 @@ use lab::process;
 use serde_json::json;
 
 use crate::setup::{
-    SOON, agent_program, cluster_ips, in_pod, metric, pod, pod_ips, programmed, reach, ready, service,
-    set_ready, snapshot, tool, until,
+    LATEST, SOON, agent_program, cluster_ips, in_pod, metric, pod, pod_ips, programmed, reach, ready,
+    service, set_ready, snapshot, tool, try_snapshot, until,
 };
 
 const FLAGS: [&str; 5] = [
@@ -250,7 +250,7 @@ async fn rows_come_back_at_the_audit(cluster: &Cluster, vip: SocketAddr) {
         let about = format!("after {damage}");
         let start = std::time::Instant::now();
         let restored = || async {
-            let mut now = snapshot(cluster, 1);
+            let mut now = try_snapshot(cluster, 1)?;
             if damage.contains("-F POSTROUTING") {
                 now = with_line_of(&settled, now, theirs);
             }
@@ -290,13 +290,13 @@ async fn whose_is_a_virtual_server(cluster: &mut Cluster) {
 }
 
 async fn drains(cluster: &Cluster, vip: SocketAddr) {
-    let probe = in_pod(cluster, "c-1");
+    let probe = in_pod(cluster, "c-1").patience(LATEST);
     let mut open = Vec::new();
     for _ in 0..2 {
         open.push(probe.talk(Protocol::Tcp, vip, Duration::from_millis(50)).await.unwrap());
     }
     // The pod's own period counts where the pod is known, not the flag's.
-    let grace = json!({ "spec": { "terminationGracePeriodSeconds": 30 } });
+    let grace = json!({ "spec": { "terminationGracePeriodSeconds": 90 } });
     cluster.api().patch(Resource::Pods, Some("default"), "web-2", &grace).unwrap();
     set_ready(cluster, "web-2", false);
     let leaving = pod_ips(cluster, "web-2")[0];

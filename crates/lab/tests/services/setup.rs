@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 /// Bound of every wait: the VM's processor is emulated, and one thing may wait for ten others.
 pub(crate) const SOON: Duration = Duration::from_secs(180);
+/// For an answer that must come: a late one is not a lost one.
+pub(crate) const LATEST: Duration = Duration::from_secs(15);
 
 /// Flags of every agent: the service proxy alone, its ranges, metrics.
 pub(crate) const FLAGS: [&str; 6] = [
@@ -96,11 +98,17 @@ pub(crate) fn agent_program() -> PathBuf {
 /// Everything a node's kernel holds that the agent could have written, as other tools print it: virtual servers, sets,
 /// rules and chains, links with addresses, routes, policy rules.
 pub(crate) fn snapshot(cluster: &Cluster, node: usize) -> String {
-    let mut sets: Vec<String> = tool(cluster, node, "ipset save").lines().map(str::to_owned).collect();
+    try_snapshot(cluster, node).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The same; a tool that lists while the agent writes may fail.
+pub(crate) fn try_snapshot(cluster: &Cluster, node: usize) -> Result<String, String> {
+    let tool = |line: &str| cluster.on_node(node, line).map_err(|error| error.to_string());
+    let mut sets: Vec<String> = tool("ipset save")?.lines().map(str::to_owned).collect();
     sets.sort();
     let mut text = sets.join("\n");
     for line in ["iptables-save", "ip6tables-save"] {
-        let saved = tool(cluster, node, line);
+        let saved = tool(line)?;
         // Comments carry the time, built-in chains their counters, and exist once somebody has looked.
         text += &format!("\n{line}\n");
         let told = saved.lines().filter(|line| line.starts_with('-') || line.ends_with("- [0:0]"));
@@ -116,9 +124,9 @@ pub(crate) fn snapshot(cluster: &Cluster, node: usize) -> String {
         "ip -6 rule",
     ];
     for line in tools {
-        text += &format!("\n{line}\n{}", tool(cluster, node, line));
+        text += &format!("\n{line}\n{}", tool(line)?);
     }
-    text
+    Ok(text)
 }
 
 /// What the agent of a node has printed.
@@ -233,7 +241,9 @@ fn shown(about: &str) {
 /// answer by anybody else, and it begins anew, for [`SOON`] at most.
 pub(crate) async fn reach(about: &str, cells: &[Cell], backends: &[&str]) {
     let wanted: BTreeSet<String> = backends.iter().map(|name| (*name).to_owned()).collect();
-    let attempt = || all_answer(cells, &wanted);
+    let patient = |(probe, protocol, to): &Cell| (probe.clone().patience(LATEST), *protocol, *to);
+    let cells: Vec<Cell> = cells.iter().map(patient).collect();
+    let attempt = || all_answer(&cells, &wanted);
     if let Err(error) = eventually(SOON, attempt).await {
         panic!("{about}: {error}");
     }
@@ -242,7 +252,8 @@ pub(crate) async fn reach(about: &str, cells: &[Cell], backends: &[&str]) {
 
 async fn all_answer(cells: &[Cell], wanted: &BTreeSet<String>) -> Result<(), String> {
     let mut seen = vec![BTreeSet::new(); cells.len()];
-    for _ in 0..6 * wanted.len() {
+    // Ends as soon as all have answered. Clients in step with each other may meet the same backend again and again.
+    for _ in 0..40 * wanted.len() {
         let outcomes = matrix(cells).await;
         for ((cell, seen), outcome) in cells.iter().zip(&mut seen).zip(outcomes) {
             let told = |what: String| format!("{} to {}/{}: {what}", cell.0.name(), cell.2, cell.1);

@@ -12,7 +12,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use futures::StreamExt;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::timeout;
@@ -271,7 +271,7 @@ async fn a_server_without_streaming_lists_is_asked_for_pages() {
 #[tokio::test]
 async fn a_server_that_never_ends_a_streaming_list_is_asked_for_pages() {
     let script = Script::of([Answer::Open(vec![frame("ADDED", "a", 5)]), page(&["a"], 7, "")]);
-    let tuning = Tuning { list_silence: Duration::from_millis(50), ..quick() };
+    let tuning = Tuning { list_silence: Duration::from_secs(1), ..quick() };
     let mut scene = scene_with(script, Selection::all(Kind::Node), tuning).await;
     assert_eq!(scene.next(5).await, ["list", "+a", "list", "+a", "end"]);
 }
@@ -346,7 +346,7 @@ async fn a_connection_that_breaks_is_resumed() {
 async fn a_server_that_does_not_answer_is_asked_again() {
     let script =
         Script::of([Answer::Silence, refusal(422, "Invalid", "no"), Answer::Silence, page(&["a"], 7, "")]);
-    let tuning = Tuning { answer: Duration::from_millis(50), ..quick() };
+    let tuning = Tuning { answer: Duration::from_secs(1), ..quick() };
     let mut scene = scene_with(script, Selection::all(Kind::Node), tuning).await;
     assert_eq!(scene.next(5).await, ["broken", "mended", "list", "+a", "end"]);
 }
@@ -365,7 +365,7 @@ async fn a_streaming_list_that_breaks_off_begins_again() {
 #[tokio::test]
 async fn a_silent_watch_is_resumed() {
     let script = Script::of([Answer::Open(vec![list_end(9)]), Answer::Open(vec![frame("ADDED", "a", 10)])]);
-    let tuning = Tuning { silence: Duration::from_millis(50), ..quick() };
+    let tuning = Tuning { silence: Duration::from_secs(1), ..quick() };
     let mut scene = scene_with(script, Selection::all(Kind::Node), tuning).await;
     assert_eq!(scene.next(3).await, ["list", "end", "+a"]);
     assert_eq!(parameter(&scene.asked(2).await[1], "resourceVersion"), Some("9"));
@@ -410,10 +410,10 @@ async fn a_refusal_is_no_reason_to_change_the_way_of_listing() {
 
 #[tokio::test]
 async fn a_server_that_is_away_is_waited_for_without_noise() {
-    // an address nobody listens on, until later
-    let reserved = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    // An address that is taken, so that nobody else gets it, and nobody listens on until later.
+    let reserved = TcpSocket::new_v4().expect("a socket");
+    reserved.bind("127.0.0.1:0".parse().expect("loopback")).expect("a port");
     let address = reserved.local_addr().expect("bound");
-    drop(reserved);
     let (sender, events) = channel(4);
     let (status, task) = start(client(address), Selection::all(Kind::Node), quick(), sender);
     let script = Script::of([Answer::Open(vec![frame("ADDED", "a", 5), list_end(9)])]);
@@ -423,7 +423,7 @@ async fn a_server_that_is_away_is_waited_for_without_noise() {
     let more = timeout(Duration::from_millis(300), scene.event()).await;
     assert!(more.is_err(), "said more than once: {more:?}");
 
-    let listener = TcpListener::bind(address).await.expect("still free");
+    let listener = reserved.listen(16).expect("still bound");
     tokio::spawn(script.serve(listener));
     assert_eq!(scene.next(4).await, ["mended", "list", "+a", "end"]);
     assert!(!scene.status.broken() && scene.status.synced());

@@ -18,6 +18,8 @@ use super::verdict::{Verdict, judge};
 const SIDE_BY_SIDE: usize = 16;
 /// How long it takes to believe that nobody answers.
 pub(super) const SILENCE: Duration = Duration::from_millis(1500);
+/// For an answer that must come: machines that do much else are slow.
+const LATEST: Duration = Duration::from_secs(15);
 
 /// Every question with what came of it.
 pub(super) async fn all(
@@ -46,7 +48,7 @@ async fn ask(cluster: &Cluster, question: &Question) -> Vec<Outcome> {
     };
     let probe = match question.way {
         Way::NodePortWithoutBackend => probe.patience(SILENCE),
-        _ => probe,
+        _ => probe.patience(LATEST),
     };
     let mut outcomes = Vec::new();
     for _ in 0..question.times {

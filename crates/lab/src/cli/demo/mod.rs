@@ -58,9 +58,9 @@ const OUTSIDE_PORT: u16 = 5432;
 /// Reasons printed; the first ones explain most of the others.
 const REASONS: usize = 12;
 /// For agents and pods to get ready.
-const STARTING: Duration = Duration::from_secs(60);
+const STARTING: Duration = Duration::from_secs(180);
 /// For a change to reach every kernel.
-const PROGRAMMING: Duration = Duration::from_secs(20);
+const PROGRAMMING: Duration = Duration::from_secs(120);
 
 /// Every step says what it does while it does it. A step that cannot be done ends the demo with its reason; connections
 /// that do not hold are shown with all others.

@@ -79,8 +79,11 @@ fn serves(cluster: &Cluster, state: &State, name: &str) -> bool {
 }
 
 async fn becomes(members: &[Member], expected: &Truth) -> Result<(), String> {
+    let attempts = std::cell::Cell::new(0);
     let look = || async {
-        let seen = ask(members, &[PORT], SILENCE).await;
+        // Longer with each attempt, for machines that do much else.
+        attempts.set(attempts.get() + 1);
+        let seen = ask(members, &[PORT], SILENCE * attempts.get().min(8)).await;
         seen.difference(expected).map_or(Ok(()), Err)
     };
     eventually(PROGRAMMING, look).await.map_err(|error| error.to_string())
