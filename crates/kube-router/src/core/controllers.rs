@@ -60,6 +60,6 @@ impl Running {
     /// Its gates, shut before it plans.
     pub(super) fn gates(&self) -> impl Iterator<Item = Gate> {
         let planning = self.planning;
-        self.controller.gates().into_iter().map(move |gate| Gate::new(gate.covers, gate.open && planning))
+        self.controller.gates().into_iter().map(move |gate| Gate { open: gate.open && planning, ..gate })
     }
 }

@@ -51,10 +51,15 @@ pub(super) fn needs(options: &Options) -> Needs {
     }
 }
 
-/// Routes and tunnels may go when the speaker knows what peers advertise; everything else once there are plans.
+/// Routes and tunnels of a predecessor may go when the speaker knows what peers advertise, and those that a peer of ours
+/// told and withdrew at once: their next hop may be gone. Everything else once there are plans.
 pub(super) fn gates(converged: bool) -> Vec<Gate> {
     // Lines in the CNI file that nobody here asks for were written by its operator.
-    vec![Gate::new(learned, converged), Gate::new(others, true), Gate::new(is_plugin, false)]
+    vec![
+        Gate::new(learned, converged).but_for_the_withdrawn(),
+        Gate::new(others, true),
+        Gate::new(is_plugin, false),
+    ]
 }
 
 fn learned(key: &Key, row: &Row) -> bool {

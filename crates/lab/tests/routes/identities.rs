@@ -14,8 +14,8 @@ const FLAGS: [&str; 2] =
 const TOLD: [&str; 2] = ["192.0.2.0/27", "192.0.2.32/27"];
 
 /// The `index`th router, which peers with node 1.
-fn router(cluster: &Cluster, index: u8, asn: u32, id: [u8; 4], told: &str) -> Router {
-    let mut router = Router::new(cluster.fabric(), 0, index, Software::GoBgp).unwrap();
+fn router(cluster: &Cluster, software: Software, index: u8, asn: u32, id: [u8; 4], told: &str) -> Router {
+    let mut router = Router::new(cluster.fabric(), 0, index, software).unwrap();
     let mut config = Config::new(asn, id.into());
     config.hold_seconds = 9;
     config.neighbours = vec![Neighbour::new(cluster.node(1).unwrap().addresses()[0], NODES_ASN)];
@@ -41,9 +41,9 @@ async fn knows(cluster: &Cluster, told: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn router_ids_of_two_are_told_and_hurt_nobody() {
     let cluster = routed(2, 1, &FLAGS).await;
-    let _one = router(&cluster, 1, ABOVE_ASN, [10, 255, 1, 1], TOLD[0]);
+    let _one = router(&cluster, Software::GoBgp, 1, ABOVE_ASN, [10, 255, 1, 1], TOLD[0]);
     knows(&cluster, &TOLD[..1]).await;
-    let twin = router(&cluster, 2, ABOVE_ASN, [10, 255, 1, 1], TOLD[1]);
+    let twin = router(&cluster, Software::GoBgp, 2, ABOVE_ASN, [10, 255, 1, 1], TOLD[1]);
     knows(&cluster, &TOLD).await;
     let said = || std::fs::read_to_string(cluster.agent_log(1).unwrap()).unwrap();
     let label = ["reason=\"duplicate_router_id\""];
@@ -58,7 +58,7 @@ async fn router_ids_of_two_are_told_and_hurt_nobody() {
     knows(&cluster, &TOLD[..1]).await;
 
     let std::net::IpAddr::V4(own) = cluster.node(1).unwrap().addresses()[0] else { panic!("IPv4") };
-    let _impostor = router(&cluster, 3, NODES_ASN, own.octets(), "192.0.2.64/27");
+    let _impostor = router(&cluster, Software::Bird, 3, NODES_ASN, own.octets(), "192.0.2.64/27");
     until("the impostor is named", || match said() {
         log if log.contains("172.31.0.103") && log.contains("do not agree on a session") => Ok(()),
         log => Err(log),

@@ -188,7 +188,7 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
 
     fn judge_unwanted(&self, key: &Key, entry: &Entry) -> Verdict {
         let held = self.holds.get(key).is_some_and(|count| *count > 0);
-        let allowed = entry.actual().is_some_and(|row| self.gates.let_go(key, row));
+        let allowed = entry.actual().is_some_and(|row| self.gates.let_go(key, row, entry.was_wanted()));
         if !allowed || held || self.dies_with_container(key) { Verdict::Rest } else { Verdict::Remove }
     }
 

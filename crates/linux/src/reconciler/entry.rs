@@ -26,6 +26,8 @@ pub(super) struct Entry {
     /// As it should be; as it is believed to be, if it should not be.
     row: Option<Row>,
     presence: Presence,
+    /// It was wanted since it is known here.
+    was_wanted: bool,
     /// The first owner that wants the row; the others are in `rare`.
     claimant: Option<OwnerNumber>,
     rare: Option<Box<Rare>>,
@@ -71,8 +73,14 @@ impl Entry {
         }
     }
 
+    /// Whether somebody wants it, or wanted it before. What was read from the kernel only was never wanted.
+    pub(super) fn was_wanted(&self) -> bool {
+        self.was_wanted
+    }
+
     /// Returns what was wanted before.
     pub(super) fn set_desired(&mut self, row: Option<Row>) -> Option<Row> {
+        self.was_wanted |= row.is_some();
         let (before, actual) = self.take_rows();
         self.put_rows(row, actual);
         before

@@ -2,7 +2,8 @@
 //!
 //! A row read from the kernel and wanted by nobody is a leftover, or its owner has not spoken yet. Which of the two is
 //! known to whoever plans such rows: it hands in a [`Gate`] for each group and opens it when it knows enough. Absence
-//! of a wish means nothing before.
+//! of a wish means nothing before. A wish that was there and is taken back may mean something sooner, where the group
+//! says so.
 
 use crate::row::{Key, Row};
 
@@ -19,12 +20,20 @@ pub struct Gate {
     pub covers: Rows,
     /// Whether its owner knows enough.
     pub open: bool,
+    /// Whether what its owner wanted and wants no longer may go before that.
+    pub withdrawn: bool,
 }
 
 impl Gate {
     /// The group with its removals as allowed as `open` says.
     pub fn new(covers: Rows, open: bool) -> Gate {
-        Gate { covers, open }
+        Gate { covers, open, withdrawn: false }
+    }
+
+    /// The same; what was wanted in this life and is no longer goes though it is shut.
+    #[must_use]
+    pub fn but_for_the_withdrawn(self) -> Gate {
+        Gate { withdrawn: true, ..self }
     }
 
     /// Everything may go.
@@ -47,9 +56,9 @@ impl Gates {
         !same
     }
 
-    /// Whether this row may go if nobody wants it. O(gates).
-    pub(super) fn let_go(&self, key: &Key, row: &Row) -> bool {
+    /// Whether this row, which nobody wants (any more: `withdrawn`), may go. O(gates).
+    pub(super) fn let_go(&self, key: &Key, row: &Row, withdrawn: bool) -> bool {
         let mut covering = self.0.iter().filter(|gate| (gate.covers)(key, row)).peekable();
-        covering.peek().is_some() && covering.all(|gate| gate.open)
+        covering.peek().is_some() && covering.all(|gate| gate.open || (withdrawn && gate.withdrawn))
     }
 }

@@ -377,6 +377,23 @@ fn a_leftover_goes_when_all_that_may_want_it_know_enough() {
     assert_eq!(left(&mut kernel, [true, false]), [Table::Links, Table::VirtualServers], "a link is of both");
     assert_eq!(left(&mut kernel, [true, true]), []);
 
+    // Before that, what was wanted and is no longer goes where its group says so.
+    for (rows, withdrawn) in [([true, true], false), ([false, true], true)] {
+        let (mut reconciler, mut kernel) = (Reconciler::<u8>::new(), PickyKernel::default());
+        for claim in [set("old"), set("ours")] {
+            kernel.rows.insert(claim.key, claim.row);
+        }
+        let gate = Gate::new(|_, _| true, false);
+        reconciler.allow_removals([if withdrawn { gate.but_for_the_withdrawn() } else { gate }]);
+        for wishes in [vec![set("ours"), set("new")], vec![]] {
+            reconciler.set(&1, wishes);
+            run_until_settled(&mut reconciler, &mut kernel, &mut now);
+        }
+        let there = ["ours", "old"].map(|name| kernel.rows.contains_key(&set(name).key));
+        assert_eq!(there, rows, "what was never wanted stays");
+        assert_eq!(kernel.rows.contains_key(&set("new").key), !withdrawn);
+    }
+
     // What no gate covers is nobody's to remove.
     let (mut reconciler, mut kernel) = (Reconciler::<u8>::new(), PickyKernel::default());
     kernel.rows.insert(set("old").key, set("old").row);
