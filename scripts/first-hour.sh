@@ -17,13 +17,13 @@ here() {
   printf '# %s\n' "$1"
   sh -c "$1" 2>&1 || printf '(exit status %s)\n' "$?"
 }
-# quietly_until COMMAND: until it succeeds, a minute at most
+# quietly_until COMMAND: until it succeeds, four minutes at most
 quietly_until() {
-  for _ in $(seq 120); do
+  for _ in $(seq 480); do
     sh -c "$1" >/dev/null 2>&1 && return
     sleep 0.5
   done
-  echo "not within 60 s: $1" >&2
+  echo "not within 240 s: $1" >&2
   exit 1
 }
 flags="--master=http://172.31.0.1:8080 --hostname-override=node-1 --metrics-port=8080"
@@ -31,11 +31,11 @@ start() {
   printf '# systemctl start kube-router\n'
   lab on node-1 sh -c "exec kube-router $flags >>/run/agent.log 2>&1" &
   agent=$!
-  for _ in $(seq 240); do
+  for _ in $(seq 480); do
     lab on node-1 curl -sf -o /dev/null localhost:20244/readyz && return
     sleep 0.5
   done
-  echo "not ready after 120 s" >&2
+  echo "not ready after 240 s" >&2
   exit 1
 }
 # stop SIGNAL

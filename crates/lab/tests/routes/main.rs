@@ -27,5 +27,6 @@ mod reflectors;
 mod restart;
 mod services;
 mod setup;
+mod stuck;
 mod terms;
 mod told_once;

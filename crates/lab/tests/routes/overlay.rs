@@ -1,9 +1,12 @@
 //! Nodes of different subnets: tunnels between them, plain and in UDP. Needs a kernel with `ipip`, `ip6tnl` and FoU.
 
 use lab::cluster::Cluster;
+use lab::node::Families;
 use serde_json::json;
 
-use crate::setup::{PATIENCE, annotate, established, everyone_reaches_everyone, ip, knows, routed, until};
+use crate::setup::{
+    PATIENCE, annotate, established, everyone_reaches_everyone, ip, knows, routed, routed_in, until,
+};
 
 /// Names of a node's tunnels, sorted.
 pub(crate) fn tunnels(cluster: &Cluster, node: usize) -> Vec<String> {
@@ -18,9 +21,14 @@ pub(crate) fn tunnels(cluster: &Cluster, node: usize) -> Vec<String> {
 /// With tunnels in UDP to this port, or plain ones.
 async fn story(flags: &[&str], tunnels_of_node_1: usize, port: Option<u16>) {
     let cluster = routed(3, 2, flags).await;
-    everyone_reaches_everyone("through tunnels", &cluster, &[1, 2, 3]).await;
-    knows(&cluster, 1, &[2, 3]).await;
-    let tunnels = tunnels(&cluster, 1);
+    joined(&cluster, tunnels_of_node_1, port).await;
+}
+
+/// Three nodes are joined by tunnels, and are again when one is taken away.
+async fn joined(cluster: &Cluster, tunnels_of_node_1: usize, port: Option<u16>) {
+    everyone_reaches_everyone("through tunnels", cluster, &[1, 2, 3]).await;
+    knows(cluster, 1, &[2, 3]).await;
+    let tunnels = tunnels(cluster, 1);
     assert_eq!(tunnels.len(), tunnels_of_node_1, "{tunnels:?}");
     for tunnel in &tunnels {
         let shown = cluster.on_node(1, &format!("ip -d link show {tunnel}")).unwrap();
@@ -28,13 +36,13 @@ async fn story(flags: &[&str], tunnels_of_node_1: usize, port: Option<u16>) {
         let good = wrapped.map_or(!shown.contains("encap-dport"), |wrapped| shown.contains(&wrapped));
         assert!(good, "{port:?}: {shown}");
     }
-    let rules = cluster.on_node(1, "ip rule").unwrap();
-    assert!(rules.contains("lookup kube-router"), "{rules}");
+    let rules = ip(cluster, 1, "rule show").iter().filter(|rule| rule["table"] == "kube-router").count();
+    assert_eq!(rules, cluster.node(1).unwrap().pod_ranges().len());
     // Taken away by somebody: back, with the routes over it.
     let first = &tunnels[0];
     cluster.on_node(1, &format!("ip link del {first}")).unwrap();
-    everyone_reaches_everyone("with the tunnel put back", &cluster, &[1, 2, 3]).await;
-    knows(&cluster, 1, &[2, 3]).await;
+    everyone_reaches_everyone("with the tunnel put back", cluster, &[1, 2, 3]).await;
+    knows(cluster, 1, &[2, 3]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,6 +68,17 @@ async fn subnets_are_joined_by_tunnels_in_udp_of_another_port() {
 #[ignore = "vm: needs FoU"]
 async fn every_node_is_joined_by_tunnels_in_udp() {
     story(&["--overlay-type=full", "--overlay-encap=fou"], 4, Some(5555)).await;
+}
+
+/// The same without IPv4.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "vm: needs FoU"]
+async fn subnets_of_ipv6_are_joined_by_tunnels_of_both_kinds() {
+    for (flags, port) in [(&[][..], None), (&["--overlay-encap=fou"][..], Some(5555))] {
+        let flags: Vec<&str> = ["--enable-ipv4=false"].iter().chain(flags).copied().collect();
+        let cluster = routed_in(Families::V6, 3, 2, &flags).await;
+        joined(&cluster, 1, port).await;
+    }
 }
 
 /// A node that ran the Go kube-router has its tunnels under other names, made by `ip`: they are used as they are.

@@ -9,7 +9,7 @@ use lab::probe::{Failure, Protocol};
 use serde_json::{Value, json};
 
 use crate::setup::{
-    Cell, SOON, cluster, cluster_ips, fails, http, in_pod, node_port, pod, pod_ips, reach, ready, service,
+    Cell, SOON, cluster, cluster_ips, fails, in_pod, node_port, pod, pod_ips, reach, ready, service,
     set_ready, tool, until,
 };
 
@@ -170,12 +170,9 @@ async fn external_policy_and_health_checks(cluster: &Cluster) {
     let [v4, v6] = cluster.node(1).unwrap().addresses()[..] else { panic!("two families") };
     let checks = [format!("http://{v4}:{port}/healthz"), format!("http://[{v6}]:{port}/healthz")];
     for url in &checks {
-        let (status, body) = http(cluster, 2, url);
-        assert_eq!(
-            (status, body.trim()),
-            (200, "2 Service Endpoints found"),
-            "an address of each family: {url}"
-        );
+        let line = format!("curl -s -w %{{http_code}} {url}");
+        let healthy = |text: &str| text.starts_with("2 Service Endpoints found") && text.ends_with("200");
+        until("the health check at an address of each family", cluster, 2, &line, healthy).await;
     }
     set_ready(cluster, "web-1", false);
     fails("external Local without a local endpoint", &cells(1), &[Failure::Refused]).await;
@@ -235,6 +232,10 @@ async fn udp_flows_move_at_once(cluster: &Cluster) {
 async fn udp_flows_that_came_too_early_are_forgotten(cluster: &Cluster) {
     let ips = cluster_ips(&service(cluster, "early", "web", json!({})));
     let take_away = || cluster.api().delete(Resource::Services, Some("default"), "early", None).unwrap();
+    for ip in &ips {
+        let there = |text: &str| text.contains(&format!("{ip}/"));
+        until("its address comes", cluster, 1, "ip addr show dev kube-dummy-if", there).await;
+    }
     take_away();
     let probe = in_pod(cluster, "c-1").patience(Duration::from_secs(1));
     let flows = |ip: &std::net::IpAddr| {
