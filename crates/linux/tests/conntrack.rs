@@ -60,7 +60,9 @@ fn net(family: &'static str, addresses: [&str; 4]) -> Net {
 impl Net {
     fn send(&self, ports: impl IntoIterator<Item = u16>, destination_port: u16) {
         for port in ports {
-            let socket = UdpSocket::bind(SocketAddr::new(self.client, port)).expect("a client port");
+            // A process that another test is about to start holds a copy of every socket for a moment, closed ones too.
+            let socket =
+                eventually("a client port", || UdpSocket::bind(SocketAddr::new(self.client, port)).ok());
             socket
                 .send_to(b"x", SocketAddr::new(self.virtual_address, destination_port))
                 .expect("lo takes datagrams");
