@@ -81,6 +81,23 @@ async fn subnets_of_ipv6_are_joined_by_tunnels_of_both_kinds() {
     }
 }
 
+/// Twelve nodes in three subnets, by tunnels of both kinds.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "vm: needs FoU"]
+async fn twelve_nodes_are_joined_by_tunnels_of_both_kinds() {
+    let all: Vec<usize> = (1..=12).collect();
+    for flags in [&[][..], &["--overlay-encap=fou"]] {
+        let cluster = routed(12, 3, flags).await;
+        for node in &all {
+            let others: Vec<usize> = all.iter().copied().filter(|other| other != node).collect();
+            knows(&cluster, *node, &others).await;
+        }
+        everyone_reaches_everyone("twelve nodes", &cluster, &all).await;
+        // Eight are in other subnets: a tunnel to each, in each family.
+        assert_eq!(tunnels(&cluster, 1).len(), 16, "{:?}", tunnels(&cluster, 1));
+    }
+}
+
 /// A node that ran the Go kube-router has its tunnels under other names, made by `ip`: they are used as they are.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "vm: needs ipip"]

@@ -17,16 +17,14 @@ use serde_json::Value;
 
 use crate::above::{above, peers_with_all, spreads};
 use crate::setup::{
-    PATIENCE, PORT, addresses, established, everyone_reaches_everyone, knows, learned, metric, metrics,
-    ranges, routed, until,
+    LATEST, PATIENCE, PORT, addresses, established, everyone_reaches_everyone, knows, learned, metric,
+    metrics, ranges, routed, until,
 };
 
 /// Questions a second, each on a socket of its own.
 const RATE: u32 = 1000;
 /// The same through tunnels, which an emulated machine has to carry.
 const RATE_THROUGH_TUNNELS: u32 = 100;
-/// A late answer is not a lost one.
-const LATEST: Duration = Duration::from_secs(15);
 pub(crate) const GRACEFUL: [&str; 5] = [
     "--bgp-graceful-restart=true",
     "--bgp-graceful-restart-time=300s",

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 /// Longer than anything here takes on a loaded machine; a condition that is met ends the wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// For an answer that must come: a late one is not a lost one.
+pub(crate) const LATEST: Duration = Duration::from_secs(15);
 pub(crate) const PORT: u16 = 8080;
 
 pub(crate) const ROUTER_ONLY: [&str; 5] = [
@@ -74,6 +76,7 @@ async fn ask_everyone(cluster: &Cluster, pods: &[usize]) -> Result<(), String> {
     for client in pods {
         let name = format!("pod-{client}");
         let probe = cluster.pod_probe("default", &name).ok_or(format!("{name} does not run"))?;
+        let probe = probe.patience(LATEST);
         let own = addresses(cluster, *client).ok_or(format!("{name} has no address"))?;
         for server in pods {
             let to = addresses(cluster, *server).ok_or(format!("pod-{server} has no address"))?;
