@@ -233,8 +233,12 @@ impl Stage {
 
     /// A tool on node 1. One that lists while the agent writes may fail, and is asked again.
     pub(super) fn tool(&self, line: &str) -> Result<String, Error> {
-        let again = (0..3).find_map(|_| self.cluster.on_node(1, line).ok());
-        again.map_or_else(|| Ok(self.cluster.on_node(1, line)?), Ok)
+        for _ in 0..3 {
+            if let Ok(text) = self.cluster.on_node(1, line) {
+                return Ok(text);
+            }
+        }
+        Ok(self.cluster.on_node(1, line)?)
     }
 }
 

@@ -250,15 +250,25 @@ pub async fn eventually<T, F>(limit: Duration, mut condition: impl FnMut() -> F)
 where
     F: Future<Output = Result<T, String>>,
 {
+    attempts(limit, |_| condition()).await
+}
+
+/// [`eventually`], of a condition that is told how often it was asked before: to wait longer each time, say.
+pub async fn attempts<T, F>(limit: Duration, mut condition: impl FnMut(u32) -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, String>>,
+{
     let end = Instant::now() + limit;
     let mut pause = Duration::from_millis(5);
+    let mut before = 0;
     loop {
-        match condition().await {
+        match condition(before).await {
             Ok(value) => return Ok(value),
             Err(what) if Instant::now() >= end => return Err(Error::NotYet { what, limit }),
             Err(_) => tokio::time::sleep(pause).await,
         }
         pause = (pause * 2).min(Duration::from_millis(100));
+        before += 1;
     }
 }
 

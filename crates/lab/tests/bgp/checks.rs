@@ -193,10 +193,8 @@ pub(crate) fn restart(a: Software, b: Software, over: Over) {
         wire.path(1, &prefix, |path| path.best);
         wire.kernel(1, &prefix, &[wire.address(0, family(&prefix))]);
     }
-    let text = watch.text();
-    let gone =
-        |prefix: &String| text.lines().any(|line| line.contains("Deleted") && line.contains(&**prefix));
-    assert!(!both(1, 0).iter().any(gone), "a route was away for a moment:\n{text}");
+    let gone = |prefix: &String| !watch.lost(prefix).is_empty();
+    assert!(!both(1, 0).iter().any(gone), "a route was away for a moment:\n{}", watch.text());
 }
 
 /// The second is killed and does not come back: what it announced goes when its restart time is over.

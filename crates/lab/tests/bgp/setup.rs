@@ -291,7 +291,7 @@ impl Watch {
 
     /// Lines about routes to this prefix that went.
     pub(crate) fn lost(&self, prefix: &str) -> Vec<String> {
-        let gone = |line: &&str| line.starts_with("Deleted") && line.contains(prefix);
+        let gone = |line: &&str| line.contains("Deleted") && line.contains(prefix);
         self.text().lines().filter(gone).map(str::to_owned).collect()
     }
 }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use lab::api_server::{Handle, Resource};
-use lab::cluster::{Cluster, eventually, is_ready};
+use lab::cluster::{Cluster, attempts, eventually, is_ready};
 use lab::probe::{Probe, Protocol};
 use serde_json::{Value, json};
 
@@ -99,26 +99,25 @@ impl Fence {
 
     async fn seen(&mut self) {
         let start = Instant::now();
-        let attempts = std::cell::Cell::new(0);
-        let look = || async {
-            let patience = patience(attempts.replace(attempts.get() + 1));
+        let (cells, open) = (&self.cells, self.open);
+        let look = |attempt| async move {
             let ask = |(probe, to): &(Probe, SocketAddr)| {
-                let (probe, to) = (probe.clone().patience(patience), *to);
+                let (probe, to) = (probe.clone().patience(patience(attempt)), *to);
                 async move { probe.ask(Protocol::Tcp, to).await }
             };
-            let asked = self.cells.iter().map(ask);
+            let asked = cells.iter().map(ask);
             let outcomes = futures::future::join_all(asked).await;
-            let wrong = self.cells.iter().zip(&outcomes).find(|(_, outcome)| outcome.is_ok() != self.open);
+            let wrong = cells.iter().zip(&outcomes).find(|(_, outcome)| outcome.is_ok() != open);
             let told = |((probe, to), outcome): (&(Probe, SocketAddr), _)| {
                 format!(
                     "the gates are {}: {} to {to}: {outcome:?}",
-                    if self.open { "open" } else { "shut" },
+                    if open { "open" } else { "shut" },
                     probe.name()
                 )
             };
             wrong.map_or(Ok(()), |wrong| Err(told(wrong)))
         };
-        eventually(SOON, look).await.unwrap();
+        attempts(SOON, look).await.unwrap();
         self.slowest = self.slowest.max(start.elapsed());
     }
 }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use lab::cluster::{Cluster, eventually};
+use lab::cluster::{Cluster, attempts};
 use lab::policy::{Port, Truth, ask};
 use lab::probe::Protocol;
 
@@ -62,14 +62,14 @@ async fn tables_show_what_the_kernel_does() {
     let others = members.iter().filter(|member| member.name != "y/a");
     expected.extend(others.map(|member| format!("{} > y/a 81/SCTP IPv4", member.name)));
     expected.sort();
-    let attempts = std::cell::Cell::new(0);
-    let look = || async {
-        let seen = ask(&members, &ports, patience(attempts.replace(attempts.get() + 1))).await;
-        let found = refused(&seen, &members, &ports);
-        if found == expected { Ok(seen) } else { Err(format!("{found:?}")) }
+    let (all, ports, expected) = (&members, &ports, &expected);
+    let look = |attempt| async move {
+        let seen = ask(all, ports, patience(attempt)).await;
+        let found = refused(&seen, all, ports);
+        if found == *expected { Ok(seen) } else { Err(format!("{found:?}")) }
     };
-    let seen = eventually(SOON, look).await.unwrap();
-    let picture = seen.difference(&Truth::expected(&members, &ports, &stage.objects())).unwrap();
+    let seen = attempts(SOON, look).await.unwrap();
+    let picture = seen.difference(&Truth::expected(all, ports, &stage.objects())).unwrap();
     assert!(
         picture.starts_with("11 of 864 cells are wrong") && picture.contains("81/SCTP IPv4\n"),
         "{picture}"

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use lab::api_server::Resource;
-use lab::cluster::{Cluster, eventually};
+use lab::cluster::{Cluster, attempts, eventually};
 use lab::probe::{Outcome, Probe, Protocol, matrix};
 use serde_json::{Value, json};
 
@@ -121,10 +121,8 @@ fn cells(cluster: &Cluster, ways: &Ways, far: IpAddr) -> Vec<Cell> {
 
 /// Asks everything until those pass that should, and nobody else.
 async fn holds(about: &str, cells: &[Cell], pass: &[&str]) -> Result<(), String> {
-    let attempts = std::cell::Cell::new(0);
-    let look = || async {
-        attempts.set(attempts.get() + 1);
-        let patience = LATEST.min(PATIENCE * attempts.get());
+    let look = |attempt| async move {
+        let patience = LATEST.min(PATIENCE * (attempt + 1));
         let ask = |cell: &Cell| {
             let (probe, protocol, to) = &cell.question;
             (probe.clone().patience(patience), *protocol, *to)
@@ -135,7 +133,7 @@ async fn holds(about: &str, cells: &[Cell], pass: &[&str]) -> Result<(), String>
         let wrong: Vec<String> = both.filter_map(|(cell, outcome)| cell.objection(outcome, pass)).collect();
         if wrong.is_empty() { Ok(()) } else { Err(format!("{about}: {wrong:#?}")) }
     };
-    eventually(SOON, look).await.map_err(|error| error.to_string())
+    attempts(SOON, look).await.map_err(|error| error.to_string())
 }
 
 /// A step: which policies the server and the far client have, and who passes then.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lab::api_server::{Handle, Resource};
-use lab::cluster::{Cluster, eventually, is_ready};
+use lab::cluster::{Cluster, attempts, eventually, is_ready};
 use lab::policy::{Member, Objects, Port, Truth, ask};
 use lab::probe::Hearing;
 use serde_json::{Value, json};
@@ -250,12 +250,11 @@ pub(crate) fn patience(attempt: u32) -> Duration {
 
 /// Asks again and again until what passes is what should; says what is wrong when [`SOON`] is over.
 pub(crate) async fn becomes(members: &[Member], ports: &[Port], expected: &Truth) -> Result<(), String> {
-    let attempts = Cell::new(0);
-    let look = || async {
-        let seen = ask(members, ports, patience(attempts.replace(attempts.get() + 1))).await;
+    let look = |attempt| async move {
+        let seen = ask(members, ports, patience(attempt)).await;
         seen.difference(expected).map_or(Ok(()), Err)
     };
-    eventually(SOON, look).await.map_err(|error| error.to_string())
+    attempts(SOON, look).await.map_err(|error| error.to_string())
 }
 
 /// [`becomes`] with what the reference says, or a panic.

@@ -57,7 +57,6 @@ pub(crate) fn above(cluster: &Cluster, index: u8, software: Software) -> Router 
 pub(crate) fn peers_with_all(cluster: &Cluster, index: u8) -> Config {
     let mut config = Config::new(ABOVE_ASN, [10, 255, 1, index].into());
     config.maximum_paths = 16;
-    config.hold_seconds = 9;
     let neighbour = |node: &std::sync::Arc<lab::node::Node>| Neighbour::new(node.addresses()[0], NODES_ASN);
     config.neighbours = cluster.nodes().iter().map(neighbour).collect();
     config

@@ -42,7 +42,6 @@ async fn a_path_the_kernel_refuses_leaves_the_others_alone() {
     has(&cluster, &[], 0.0).await;
     let mut above = Router::new(cluster.fabric(), 0, 1, Software::GoBgp).unwrap();
     let mut config = Config::new(ABOVE_ASN, [10, 255, 1, 1].into());
-    config.hold_seconds = 9;
     let neighbour = |node: &std::sync::Arc<lab::node::Node>| Neighbour::new(node.addresses()[0], NODES_ASN);
     config.neighbours = cluster.nodes().iter().map(neighbour).collect();
     // Bad ones before, between and behind good ones, in whatever order they are looked at.

@@ -5,7 +5,7 @@ use lab::router::{Config, Neighbour, Network, Router, Software};
 use serde_json::Value;
 
 use crate::above::{ABOVE_ASN, NODES_ASN};
-use crate::setup::{everyone_reaches_everyone, learned, metric, metrics, ranges, routed, status, until};
+use crate::setup::{everyone_reaches_everyone, knows_beside, metric, metrics, routed, status, until};
 
 /// The third is in the nodes' own AS.
 const FLAGS: [&str; 2] =
@@ -17,23 +17,10 @@ const TOLD: [&str; 2] = ["192.0.2.0/27", "192.0.2.32/27"];
 fn router(cluster: &Cluster, software: Software, index: u8, asn: u32, id: [u8; 4], told: &str) -> Router {
     let mut router = Router::new(cluster.fabric(), 0, index, software).unwrap();
     let mut config = Config::new(asn, id.into());
-    config.hold_seconds = 9;
     config.neighbours = vec![Neighbour::new(cluster.node(1).unwrap().addresses()[0], NODES_ASN)];
     config.networks = vec![Network::new(told.parse().unwrap())];
     router.start(config).unwrap_or_else(|error| panic!("{error}"));
     router
-}
-
-/// Node 1 has routes to what these routers told, and to the pods of node 2.
-async fn knows(cluster: &Cluster, told: &[&str]) {
-    let mut wanted = ranges(cluster, &[2]);
-    wanted.extend(told.iter().map(|&prefix| prefix.to_owned()));
-    wanted.sort();
-    until(&format!("{wanted:?}"), || match learned(cluster, 1) {
-        there if there == wanted => Ok(()),
-        there => Err(format!("{there:?}\n{}", metrics(cluster, 1))),
-    })
-    .await;
 }
 
 /// RFC 6286: a router id is unique in its AS. Two that share one are two all the same; one that has the node's own is
@@ -42,9 +29,9 @@ async fn knows(cluster: &Cluster, told: &[&str]) {
 async fn router_ids_of_two_are_told_and_hurt_nobody() {
     let cluster = routed(2, 1, &FLAGS).await;
     let _one = router(&cluster, Software::GoBgp, 1, ABOVE_ASN, [10, 255, 1, 1], TOLD[0]);
-    knows(&cluster, &TOLD[..1]).await;
+    knows_beside(&cluster, 1, &[2], &TOLD[..1]).await;
     let twin = router(&cluster, Software::GoBgp, 2, ABOVE_ASN, [10, 255, 1, 1], TOLD[1]);
-    knows(&cluster, &TOLD).await;
+    knows_beside(&cluster, 1, &[2], &TOLD).await;
     let said = || std::fs::read_to_string(cluster.agent_log(1).unwrap()).unwrap();
     let label = ["reason=\"duplicate_router_id\""];
     until("the twin is counted and told", || {
@@ -55,7 +42,7 @@ async fn router_ids_of_two_are_told_and_hurt_nobody() {
     .await;
     // The end of one is no end of the other.
     drop(twin);
-    knows(&cluster, &TOLD[..1]).await;
+    knows_beside(&cluster, 1, &[2], &TOLD[..1]).await;
 
     let std::net::IpAddr::V4(own) = cluster.node(1).unwrap().addresses()[0] else { panic!("IPv4") };
     let _impostor = router(&cluster, Software::Bird, 3, NODES_ASN, own.octets(), "192.0.2.64/27");
@@ -67,6 +54,6 @@ async fn router_ids_of_two_are_told_and_hurt_nobody() {
     let peers = status(&cluster, 1, "peers");
     let peer = peers["peers"].as_array().unwrap().iter().find(|peer| peer["address"] == "172.31.0.103");
     assert!(peer.is_some_and(|peer: &Value| peer["state"] != "established"), "{peers:#}");
-    knows(&cluster, &TOLD[..1]).await;
+    knows_beside(&cluster, 1, &[2], &TOLD[..1]).await;
     everyone_reaches_everyone("beside an impostor", &cluster, &[1, 2]).await;
 }

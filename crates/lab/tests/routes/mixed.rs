@@ -31,7 +31,6 @@ pub(crate) fn config(cluster: &Cluster, own: usize, asn: u32, peers: &[usize]) -
     let node = cluster.node(own).unwrap();
     let Some(IpAddr::V4(router_id)) = node.addresses().first().copied() else { panic!("IPv4") };
     let mut config = Config::new(asn, router_id);
-    config.hold_seconds = 9;
     let address = |peer: &usize| cluster.node(*peer).unwrap().addresses()[0];
     config.neighbours = peers.iter().map(|peer| Neighbour::new(address(peer), NODES_ASN)).collect();
     config.networks = node.pod_ranges().iter().copied().map(Network::new).collect();
@@ -124,7 +123,6 @@ async fn a_client_of_upstream_hears_our_reflector() {
 async fn a_reflector_has_rules_too(cluster: &Cluster, client: &Router) {
     let mut above = Router::new(cluster.fabric(), 0, 1, Software::GoBgp).unwrap();
     let mut config = Config::new(ABOVE_ASN, [10, 255, 1, 1].into());
-    config.hold_seconds = 9;
     config.neighbours = vec![Neighbour::new(cluster.node(1).unwrap().addresses()[0], NODES_ASN)];
     let announced = ["0.0.0.0/0", "192.0.2.0/24"].map(|prefix| Network::new(prefix.parse().unwrap()));
     config.networks = announced.to_vec();
@@ -211,7 +209,6 @@ async fn nothing_leaks_from_a_cluster_of_ipv6() {
     let vip: IpNet = format!("{}/128", service["spec"]["clusterIP"].as_str().unwrap()).parse().unwrap();
     let mut above = Router::new(cluster.fabric(), 0, 1, Software::GoBgp).unwrap();
     let mut config = Config::new(ABOVE_ASN, [10, 255, 1, 1].into());
-    config.hold_seconds = 9;
     for node in cluster.nodes() {
         let mut neighbour = Neighbour::new(node.addresses()[0], NODES_ASN);
         neighbour.families = Families::V6;
@@ -232,7 +229,6 @@ async fn paths_of_outside_make_no_tunnels() {
     let cluster = routed(2, 1, &flags).await;
     let mut above = Router::new(cluster.fabric(), 0, 1, Software::GoBgp).unwrap();
     let mut config = Config::new(ABOVE_ASN, [10, 255, 1, 1].into());
-    config.hold_seconds = 9;
     config.neighbours =
         cluster.nodes().iter().map(|node| Neighbour::new(node.addresses()[0], NODES_ASN)).collect();
     let mut far = Network::new("198.18.0.0/24".parse().unwrap());

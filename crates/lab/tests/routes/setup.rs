@@ -128,7 +128,14 @@ pub(crate) fn ranges(cluster: &Cluster, nodes: &[usize]) -> Vec<String> {
 
 /// Waits until a node has routes to exactly the pod ranges of these nodes.
 pub(crate) async fn knows(cluster: &Cluster, node: usize, others: &[usize]) {
-    let wanted = ranges(cluster, others);
+    knows_beside(cluster, node, others, &[]).await;
+}
+
+/// The same, and to what routers outside told.
+pub(crate) async fn knows_beside(cluster: &Cluster, node: usize, others: &[usize], told: &[&str]) {
+    let mut wanted = ranges(cluster, others);
+    wanted.extend(told.iter().map(|&prefix| prefix.to_owned()));
+    wanted.sort();
     let look = || async {
         let there = learned(cluster, node);
         if there == wanted { Ok(()) } else { Err(format!("node {node} has {there:?} instead of {wanted:?}")) }

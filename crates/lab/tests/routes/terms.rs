@@ -164,7 +164,6 @@ async fn sessions_begin_where_annotations_say() {
     annotate(&cluster, 1, annotations);
     let mut router = Router::new(cluster.fabric(), 0, 1, Software::Frr).unwrap();
     let mut config = Config::new(ABOVE_ASN, [10, 255, 1, 1].into());
-    config.hold_seconds = 9;
     // It knows of no other address of the node.
     config.neighbours = vec![Neighbour::new(second, NODES_ASN)];
     router.start(config).unwrap_or_else(|error| panic!("{error}"));

@@ -13,14 +13,12 @@ use lab::process;
 use serde_json::json;
 
 use crate::setup::{
-    Cell, SOON, cluster, cluster_ips, http, in_pod, log, metric, pod, programmed, reach, ready, service,
-    set_ready, snapshot, tool,
+    Cell, LATEST, SOON, cluster, cluster_ips, http, in_pod, log, metric, pod, programmed, reach, ready,
+    service, set_ready, snapshot, tool,
 };
 
 /// Questions a second, each on a connection of its own.
 const RATE: u32 = 10;
-/// A late answer is not a lost one.
-const LATEST: Duration = Duration::from_secs(15);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "vm: needs IPVS"]

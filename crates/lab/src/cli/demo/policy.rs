@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lab::api_server::Resource;
-use lab::cluster::{Cluster, eventually};
+use lab::cluster::{Cluster, attempts};
 use lab::policy::{Member, Objects, Port, Truth, ask};
 use lab::probe::Protocol;
 use serde_json::Value;
@@ -79,14 +79,12 @@ fn serves(cluster: &Cluster, state: &State, name: &str) -> bool {
 }
 
 async fn becomes(members: &[Member], expected: &Truth) -> Result<(), String> {
-    let attempts = std::cell::Cell::new(0);
-    let look = || async {
-        // Longer with each attempt, for machines that do much else.
-        attempts.set(attempts.get() + 1);
-        let seen = ask(members, &[PORT], SILENCE * attempts.get().min(8)).await;
+    // Longer with each attempt, for machines that do much else.
+    let look = |attempt: u32| async move {
+        let seen = ask(members, &[PORT], SILENCE * (attempt + 1).min(8)).await;
         seen.difference(expected).map_or(Ok(()), Err)
     };
-    eventually(PROGRAMMING, look).await.map_err(|error| error.to_string())
+    attempts(PROGRAMMING, look).await.map_err(|error| error.to_string())
 }
 
 /// Who is refused by whom, a line for each pod that refuses.
