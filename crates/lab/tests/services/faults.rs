@@ -10,11 +10,11 @@ use lab::api_server::{Availability, Resource};
 use lab::cluster::{Cluster, eventually};
 use lab::probe::{Asking, Probe, Protocol};
 use lab::process;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::setup::{
     Cell, LATEST, SOON, cluster, cluster_ips, http, in_pod, log, metric, pod, programmed, reach, ready,
-    service, set_ready, snapshot, tool,
+    service, snapshot, tool,
 };
 
 /// Questions a second, each on a connection of its own.
@@ -30,19 +30,58 @@ async fn connections_do_not_notice() {
     }
     ready(&cluster, &["web-1", "web-2", "c-1"]).await;
     let probe = in_pod(&cluster, "c-1").patience(LATEST);
-    let cells: Vec<Cell> = cluster_ips(&web)
-        .into_iter()
-        .map(|ip| (probe.clone(), Protocol::Tcp, SocketAddr::new(ip, 80)))
-        .collect();
+    let cells = cells_of(&probe, &web);
     reach("before", &cells, &["web-1", "web-2"]).await;
+    let other = Other::new(&cluster, &probe).await;
     let control = probe.rate(Protocol::Tcp, cells[0].2, RATE, Duration::from_secs(3)).finish().await;
     assert!(control.failed.is_empty(), "this machine cannot carry the probe: {control:?}");
 
     killed_and_started_again(&mut cluster, &probe, &cells).await;
-    api_server_gone(&mut cluster, &probe, &cells).await;
-    api_server_hangs(&mut cluster, &probe, &cells).await;
+    api_server_gone(&mut cluster, &probe, &cells, &other).await;
+    api_server_hangs(&mut cluster, &probe, &cells, &other).await;
     watches_break(&cluster, &probe).await;
     stopped(&mut cluster, &cells).await;
+}
+
+fn cells_of(probe: &Probe, service: &Value) -> Vec<Cell> {
+    let cell = |ip| (probe.clone(), Protocol::Tcp, SocketAddr::new(ip, 80));
+    cluster_ips(service).into_iter().map(cell).collect()
+}
+
+/// Another service with the same pods behind it, whose endpoints change while the first one's connections go on: those to an
+/// endpoint that goes would end with it, as `--ipvs-graceful-termination=false` has it.
+struct Other {
+    cells: Vec<Cell>,
+}
+
+impl Other {
+    async fn new(cluster: &Cluster, probe: &Probe) -> Self {
+        let selected = json!({ "spec": { "selector": { "app": null, "other": "yes" } } });
+        let cells = cells_of(probe, &service(cluster, "other", "web", selected));
+        for pod in ["web-1", "web-2"] {
+            Self::selects(cluster, pod, true);
+        }
+        reach("the other service", &cells, &["web-1", "web-2"]).await;
+        Self { cells }
+    }
+
+    fn selects(cluster: &Cluster, pod: &str, selected: bool) {
+        let label = if selected { "yes" } else { "no" };
+        let patch = json!({ "metadata": { "labels": { "other": label } } });
+        cluster.api().patch(Resource::Pods, Some("default"), pod, &patch).unwrap();
+    }
+
+    /// One of its two endpoints goes.
+    fn changes(&self, cluster: &Cluster) {
+        Self::selects(cluster, "web-2", false);
+    }
+
+    /// What [`Self::changes`] did has been caught up with, and so is what comes after.
+    async fn caught_up(&self, cluster: &Cluster, about: &str) {
+        reach(about, &self.cells, &["web-1"]).await;
+        Self::selects(cluster, "web-2", true);
+        reach("and a change after", &self.cells, &["web-1", "web-2"]).await;
+    }
 }
 
 fn ask(probe: &Probe, cells: &[Cell]) -> Vec<Asking> {
@@ -127,7 +166,7 @@ impl Overheard {
 }
 
 /// Connections are taken and nothing is answered: worse than a refusal, for nobody says that anything is wrong.
-async fn api_server_hangs(cluster: &mut Cluster, probe: &Probe, cells: &[Cell]) {
+async fn api_server_hangs(cluster: &mut Cluster, probe: &Probe, cells: &[Cell], other: &Other) {
     let before = snapshot(cluster, 1);
     let asking = ask(probe, cells);
     cluster.faults().set_availability(Availability::Hanging);
@@ -142,13 +181,14 @@ async fn api_server_hangs(cluster: &mut Cluster, probe: &Probe, cells: &[Cell]) 
     eventually(SOON, waiting).await.expect("/readyz while the API server hangs");
     let (status, body) = http(cluster, 1, "http://127.0.0.1:20244/healthz");
     assert_eq!(status, 200, "{body}");
-    set_ready(cluster, "web-2", false);
+    other.changes(cluster);
     assert_eq!(snapshot(cluster, 1), before, "without an answer nothing changes");
-    is_back(cluster, cells, "the change made while it hung").await;
+    is_back(cluster).await;
+    other.caught_up(cluster, "the change made while it hung").await;
     none_failed("with the API server hanging and back", asking).await;
 }
 
-async fn api_server_gone(cluster: &mut Cluster, probe: &Probe, cells: &[Cell]) {
+async fn api_server_gone(cluster: &mut Cluster, probe: &Probe, cells: &[Cell], other: &Other) {
     let faults = cluster.faults();
     let before = snapshot(cluster, 1);
     let asking = ask(probe, cells);
@@ -168,22 +208,18 @@ async fn api_server_gone(cluster: &mut Cluster, probe: &Probe, cells: &[Cell]) {
     let (status, _) = http(cluster, 1, "http://127.0.0.1:20244/readyz");
     assert_eq!(status, 503, "/readyz before the first list");
     assert_eq!(snapshot(cluster, 1), before, "without API server nothing changes");
-    // What happens meanwhile is caught up with.
-    set_ready(cluster, "web-2", false);
-    is_back(cluster, cells, "the change made while it was away").await;
+    other.changes(cluster);
+    is_back(cluster).await;
+    other.caught_up(cluster, "the change made while it was away").await;
     none_failed("with the API server gone and back", asking).await;
     let (status, body) = http(cluster, 1, "http://127.0.0.1:20244/healthz");
     assert_eq!(status, 200, "{body}");
 }
 
-/// The API server serves again: what changed meanwhile, which is that web-2 is not ready, is caught up with; so is what comes
-/// after.
-async fn is_back(cluster: &Cluster, cells: &[Cell], about: &str) {
+/// The API server serves again, and the agent knows.
+async fn is_back(cluster: &Cluster) {
     cluster.faults().set_availability(Availability::Serving);
     programmed(cluster, 1).await;
-    reach(about, cells, &["web-1"]).await;
-    set_ready(cluster, "web-2", true);
-    reach("and a change after", cells, &["web-1", "web-2"]).await;
 }
 
 async fn watches_break(cluster: &Cluster, probe: &Probe) {
@@ -200,10 +236,7 @@ async fn watches_break(cluster: &Cluster, probe: &Probe) {
     for (number, (about, break_it)) in breaks.into_iter().enumerate() {
         break_it();
         let web = service(cluster, &format!("after-{number}"), "web", json!({}));
-        let ips = cluster_ips(&web).into_iter();
-        let cells: Vec<Cell> =
-            ips.map(|ip| (probe.clone(), Protocol::Tcp, SocketAddr::new(ip, 80))).collect();
-        reach(about, &cells, &["web-1", "web-2"]).await;
+        reach(about, &cells_of(probe, &web), &["web-1", "web-2"]).await;
         cluster.api().delete(Resource::Services, Some("default"), &format!("after-{number}"), None).unwrap();
     }
     assert!(metric(cluster, 1, "kube_router_watch_synced{resource=\"Service\"}") > 0.0);
