@@ -58,7 +58,10 @@ impl Namespace {
         let joined = thread::Builder::new().name(name.to_owned()).spawn(body).map_err(failed)?;
         let gone = || failed(io::ErrorKind::BrokenPipe.into());
         let thread = started.recv().map_err(|_| gone())?.map_err(failed)?;
-        Ok(Self { name: name.to_owned(), thread, tasks: Some(tasks), joined: Some(joined), mounts: machine })
+        let tasks = Some(tasks);
+        let begun = Self { name: name.to_owned(), thread, tasks, joined: Some(joined), mounts: machine };
+        begun.sysctls(LISTENING)?;
+        Ok(begun)
     }
 
     /// Its name in messages.
@@ -161,6 +164,12 @@ impl Drop for Namespace {
         }
     }
 }
+
+/// What a namespace begins with (tcp(7)). Where a machine stands still for a second, SYNs come again and queues of listeners
+/// fill up; a kernel that answers by cookie then may reset the connection it has just offered, since the second SYN's answer
+/// has another sequence number than the first one's. Packets wait instead: a story's connections are lost by what it tells of.
+const LISTENING: &[(&str, &str)] =
+    &[("-net/ipv4/tcp_syncookies", "0"), ("-net/ipv4/tcp_max_syn_backlog", "4096")];
 
 /// Moves this thread into new namespaces.
 fn settle(machine: bool) -> io::Result<()> {

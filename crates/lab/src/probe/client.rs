@@ -331,7 +331,8 @@ async fn result(task: JoinHandle<Rate>) -> Rate {
 }
 
 /// Asks `per_second` questions a second, each on a connection of its own, for `during` or until stopped. A slow answer
-/// does not slow the asking.
+/// does not slow the asking; of a moment in which the machine stood still no question is made up for, as all of them at once
+/// would be another load than the one asked for.
 pub(super) fn rate(asker: Asker, per_second: u32, during: Duration) -> Asking {
     let (stop, mut stopped) = oneshot::channel();
     let asked = Arc::new(AtomicUsize::new(0));
@@ -341,7 +342,7 @@ pub(super) fn rate(asker: Asker, per_second: u32, during: Duration) -> Asking {
         let mut report = Rate::default();
         let mut open: JoinSet<(Duration, Outcome)> = JoinSet::new();
         let mut ticks = interval(Duration::from_secs(1) / per_second.max(1));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut held = true;
         while start.elapsed() < during {
             tokio::select! {
