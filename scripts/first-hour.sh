@@ -69,7 +69,7 @@ node "$remedy"
 title "Look"
 node "curl -s localhost:20244/readyz"
 node "kube-router status"
-node "curl -s -m 5 http://$vip/hostname"
+node "curl -s -m 60 http://$vip/hostname"
 node "ipvsadm -ln -t $vip:80"
 
 title "Break: an annotation that means nothing, and a policy that forbids too much"
@@ -91,6 +91,7 @@ while kill -0 "$watcher" 2>/dev/null; do
   sleep 1
 done
 wait "$watcher"
+quietly_until "lab on node-1 kube-router doctor | grep 'no problems, 1 warnings'"
 node "kube-router doctor | grep -v ^ok"
 here "kubectl -n shop annotate service web kube-router.io/service.scheduler-"
 here "kubectl delete -f examples/policy/network-policy.yaml"
@@ -104,7 +105,7 @@ title "Break: the agent dies"
 printf '# kill -9 PID\n'
 stop KILL
 node "kube-router status"
-node "curl -s -m 5 http://$vip/hostname"
+node "curl -s -m 60 http://$vip/hostname"
 start
 node "curl -s localhost:20244/readyz"
 

@@ -146,7 +146,7 @@ impl Agent {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kube-router"));
         command.args(flags).env("KUBE_ROUTER_SOCKET", socket).stdin(Stdio::null()).stderr(Stdio::null());
         let agent = Agent(command.spawn().unwrap());
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(60);
         while std::os::unix::net::UnixStream::connect(socket).is_err() {
             assert!(Instant::now() < end, "the agent opens no socket");
             std::thread::sleep(Duration::from_millis(10));

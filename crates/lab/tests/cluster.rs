@@ -76,7 +76,7 @@ async fn pods_live_and_die_by_their_objects() {
     assert_eq!(address(&host, 0), cluster.node(2).unwrap().addresses()[0]);
 
     // The addresses in the status answer, across nodes, in both families and protocols.
-    let probe = cluster.pod_probe("default", "web-1").expect("it runs").patience(Duration::from_secs(15));
+    let probe = cluster.pod_probe("default", "web-1").expect("it runs").patience(Duration::from_secs(60));
     for family in [0, 1] {
         assert_eq!(who(&probe, Protocol::Tcp, address(&two, family), 80).await, Ok("web-2".into()));
         assert_eq!(who(&probe, Protocol::Udp, address(&two, family), 53).await, Ok("web-2".into()));

@@ -20,7 +20,7 @@ use linux::row::{
 const PORT: u16 = 53;
 const BACKEND_PORT: u16 = 5300;
 /// Far above a round trip inside one kernel, emulated or not.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What became of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -20,14 +20,14 @@ struct Deletion {
     sign: String,
 }
 
-/// Takes away one kind of object after the other, of those whose name contains `only`.
+/// Takes away one kind of object after the other, of those that are `wanted` by their name.
 pub(super) async fn all(
     stage: &mut Stage,
-    only: &str,
+    wanted: &dyn Fn(&str) -> bool,
     progress: &dyn Fn(&str),
 ) -> Result<Vec<Outcome>, Error> {
     let mut outcomes = Vec::new();
-    for deletion in deletions(stage)?.into_iter().filter(|deletion| deletion.what.contains(only)) {
+    for deletion in deletions(stage)?.into_iter().filter(|deletion| wanted(deletion.what)) {
         progress(deletion.what);
         let probes = stage.ask();
         let back = back(stage, &deletion).await;

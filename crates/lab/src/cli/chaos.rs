@@ -31,7 +31,7 @@ pub(super) fn run(flags: Flags) -> Result<u8, Failure> {
     let started = std::time::Instant::now();
     let progress = |step: &str| eprintln!("chaos: {:>5.0} s  {step}", started.elapsed().as_secs_f64());
     let runtime = tokio::runtime::Runtime::new()?;
-    let report = runtime.block_on(chaos::run(&options, &flags.only, &progress))?;
+    let report = runtime.block_on(chaos::run(&options, &|name| name.contains(&flags.only), &progress))?;
     std::fs::write(&results, report.markdown())?;
     println!("{report}\nwritten to {}", results.display());
     Ok(u8::from(!report.holds()))

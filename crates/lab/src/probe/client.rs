@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::socket::{MsgFlags, recv};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
@@ -139,19 +139,25 @@ pub struct Conversation {
 #[derive(Debug)]
 pub struct Talking {
     stop: oneshot::Sender<()>,
-    task: JoinHandle<Conversation>,
+    so_far: watch::Receiver<Conversation>,
+    task: JoinHandle<()>,
 }
 
 impl Talking {
     /// Ends the conversation.
     pub async fn stop(self) -> Conversation {
         let _ = self.stop.send(());
-        self.task.await.unwrap_or_else(|error| Conversation {
-            answered: BTreeMap::new(),
-            lost: 0,
-            longest: Duration::ZERO,
-            broke: Some((Duration::ZERO, Failure::Other(error.to_string()))),
-        })
+        let ended = self.task.await;
+        let mut report = self.so_far.borrow().clone();
+        if let Err(error) = ended {
+            report.broke = Some((Duration::ZERO, Failure::Other(error.to_string())));
+        }
+        report
+    }
+
+    /// What it went through until now.
+    pub fn so_far(&self) -> Conversation {
+        self.so_far.borrow().clone()
     }
 
     /// Whether it broke by itself.
@@ -165,32 +171,35 @@ pub(super) async fn talk(asker: Asker, every: Duration) -> Result<Talking, Failu
     let mut connected = timeout(asker.limit, asker.connect()).await.map_err(|_| Failure::Timeout)??;
     let first = timeout(asker.limit, exchange(&mut connected)).await.map_err(|_| Failure::Timeout)??;
     let (stop, mut stopped) = oneshot::channel();
+    let answered = BTreeMap::from([(first.name, 1)]);
+    let (report, so_far) =
+        watch::channel(Conversation { answered, lost: 0, longest: Duration::ZERO, broke: None });
     let task = tokio::spawn(async move {
         let start = Instant::now();
-        let answered = BTreeMap::from([(first.name, 1)]);
-        let mut report = Conversation { answered, lost: 0, longest: Duration::ZERO, broke: None };
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = &mut stopped => return report,
+                _ = &mut stopped => return,
                 _ = ticks.tick() => {}
             }
             let asked = Instant::now();
             let outcome = timeout(asker.limit, exchange(&mut connected)).await;
-            report.longest = report.longest.max(asked.elapsed());
-            match outcome {
-                Ok(Ok(saying)) => *report.answered.entry(saying.name).or_default() += 1,
-                Ok(Err(error)) => report.broke = Some((start.elapsed(), error.into())),
-                Err(_) if asker.protocol == Protocol::Udp => report.lost += 1,
-                Err(_) => report.broke = Some((start.elapsed(), Failure::Timeout)),
-            }
-            if report.broke.is_some() {
-                return report;
+            report.send_modify(|report| {
+                report.longest = report.longest.max(asked.elapsed());
+                match outcome {
+                    Ok(Ok(saying)) => *report.answered.entry(saying.name).or_default() += 1,
+                    Ok(Err(error)) => report.broke = Some((start.elapsed(), error.into())),
+                    Err(_) if asker.protocol == Protocol::Udp => report.lost += 1,
+                    Err(_) => report.broke = Some((start.elapsed(), Failure::Timeout)),
+                }
+            });
+            if report.borrow().broke.is_some() {
+                return;
             }
         }
     });
-    Ok(Talking { stop, task })
+    Ok(Talking { stop, so_far, task })
 }
 
 /// A flow that the server keeps alive: it sends all the time, this end only counts what arrives.

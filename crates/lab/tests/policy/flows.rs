@@ -4,12 +4,13 @@
 
 use std::net::SocketAddr;
 
+use lab::cluster::eventually;
 use lab::node::Families;
 use lab::probe::{Hearing, Probe, Protocol};
 use serde_json::{Value, json};
 
 use crate::fence::Fence;
-use crate::stage::{Stage, flows, is_cut};
+use crate::stage::{SOON, Stage, flows, is_cut};
 use crate::tables::{NFTABLES, cluster, logs};
 
 /// One flow, and which pods it is between.
@@ -29,8 +30,11 @@ async fn open(stage: &Stage<'_>, pairs: &[(&str, &str)]) -> Vec<Flow> {
         for address in &to.addresses {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 let about = format!("{} > {} {address} {protocol}", from.name, to.name);
-                let opened = probe.hear(protocol, SocketAddr::new(*address, 80)).await;
-                let hearing = opened.unwrap_or_else(|failure| panic!("{about}: {failure}"));
+                let hear = || async {
+                    let opened = probe.hear(protocol, SocketAddr::new(*address, 80)).await;
+                    opened.map_err(|failure| format!("{about}: {failure}"))
+                };
+                let hearing = eventually(SOON, hear).await.unwrap_or_else(|error| panic!("{error}"));
                 all.push(Flow { about, hearing, protocol });
             }
         }

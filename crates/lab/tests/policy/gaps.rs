@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::changes::{base, change};
 use crate::fence::Fence;
-use crate::stage::{SOON, Stage, holds};
+use crate::stage::{ONCE, SOON, Stage, holds};
 use crate::tables::{NFTABLES, cluster, logs};
 
 /// Connections a second, all probes together.
@@ -64,7 +64,7 @@ impl Probes {
             SocketAddr,
         )| {
             // A refusal comes at once, a loaded machine may need its time.
-            let patience = Duration::from_secs(if allowed { 15 } else { 2 });
+            let patience = if allowed { ONCE } else { Duration::from_secs(2) };
             (about, allowed, probe.patience(patience).rate(protocol, to, each, FOR_EVER))
         };
         Self { running: cells.into_iter().map(start).collect() }

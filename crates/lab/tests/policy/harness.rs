@@ -7,7 +7,7 @@ use lab::cluster::{Cluster, attempts};
 use lab::policy::{Port, Truth, ask};
 use lab::probe::Protocol;
 
-use crate::stage::{SOON, Stage, flows, holds, is_cut, patience};
+use crate::stage::{ONCE, SOON, Stage, flows, holds, is_cut, patience};
 
 fn ports() -> Vec<Port> {
     ["80/TCP", "81/TCP", "80/UDP", "81/UDP", "80/SCTP", "81/SCTP"].map(|port| port.parse().unwrap()).to_vec()
@@ -87,7 +87,7 @@ async fn flows_are_heard_until_they_are_cut() {
     let to = SocketAddr::new(server.addresses[0], 80);
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let probe = client.probe.clone().expect("a probe");
-        let hearing = probe.hear(protocol, to).await.unwrap();
+        let hearing = probe.clone().patience(ONCE).hear(protocol, to).await.unwrap();
         flows("at first", &hearing).await.unwrap();
         let rule =
             format!("FORWARD -s {} -p {} --sport 80 -j DROP", to.ip(), protocol.to_string().to_lowercase());

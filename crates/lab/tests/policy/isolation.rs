@@ -18,6 +18,8 @@ use crate::tables::{NFTABLES, cluster, logs};
 
 /// How long a refused connection is waited for: a refusal comes at once, silence is IPv6's or default-deny's.
 const FIRST_ACT: Duration = Duration::from_secs(3);
+/// How long a connection that is allowed is waited for.
+const ALLOWED_ACT: Duration = Duration::from_secs(20);
 /// What a timeout of a second comes to at least: a try that would begin after it is not made.
 const A_SECOND: Duration = Duration::from_millis(850);
 
@@ -46,8 +48,11 @@ struct Born {
     accepted: usize,
 }
 
+/// Who a pod sends to at once, and how long it waits for the connection.
+type Target = (IpAddr, Duration);
+
 /// Has CNI wire the sandbox, and sends from it in the same breath: a datagram and a SYN to port 80 of each address.
-async fn wire(cluster: &Cluster, name: &str, uid: &str, to: &[IpAddr]) -> Result<Born, String> {
+async fn wire(cluster: &Cluster, name: &str, uid: &str, to: &[Target]) -> Result<Born, String> {
     let node = cluster.node(1).unwrap().clone();
     let object = PodObject { namespace: "x".into(), name: name.into(), uid: uid.into() };
     let (full, to) = (format!("x.{name}"), to.to_vec());
@@ -55,18 +60,19 @@ async fn wire(cluster: &Cluster, name: &str, uid: &str, to: &[IpAddr]) -> Result
         let start = Instant::now();
         let pod = Pod::of_object(&node, &full, object).map_err(|error| error.to_string())?;
         let added_in = start.elapsed();
-        let act = move || to.iter().filter(|ip| acts(SocketAddr::new(**ip, 80))).count();
+        let act = move || to.iter().filter(|target| acts(**target)).count();
         let accepted = pod.namespace().run(act).map_err(|error| error.to_string())?;
         Ok(Born { pod, added_in, accepted })
     };
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
-fn acts(to: SocketAddr) -> bool {
+fn acts((ip, patience): Target) -> bool {
+    let to = SocketAddr::new(ip, 80);
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     // Refused locally when a rule answers at once; what arrives is counted elsewhere.
     let _ = UdpSocket::bind(any).unwrap().send_to(b"first", to);
-    TcpStream::connect_timeout(&to, FIRST_ACT).is_ok()
+    TcpStream::connect_timeout(&to, patience).is_ok()
 }
 
 /// Counts what arrives in a pod on port 80.
@@ -125,8 +131,9 @@ impl Scene {
         Scene { denied: Door::new(&stage, "x/b"), allowed: Door::new(&stage, "y/a"), fence }
     }
 
-    fn targets(&self) -> Vec<IpAddr> {
-        self.denied.addresses.iter().chain(&self.allowed.addresses).copied().collect()
+    fn targets(&self) -> Vec<Target> {
+        let denied = self.denied.addresses.iter().map(|ip| (*ip, FIRST_ACT));
+        denied.chain(self.allowed.addresses.iter().map(|ip| (*ip, ALLOWED_ACT))).collect()
     }
 
     /// A pod in quarantine that acts at once; what arrived of it where it may not go and where it may.
@@ -273,7 +280,7 @@ async fn an_agent_that_is_away_holds_pods_up_as_the_list_says() {
     node.chain_waiting_plugin(&json!({ "timeout": "1s" })).unwrap();
     let uid = bind(&cluster, "closed", &json!({ "quarantine": "yes" }));
     let start = Instant::now();
-    let refused = wire(&cluster, "closed", &uid, &scene.denied.addresses).await.err().expect("a refusal");
+    let refused = wire(&cluster, "closed", &uid, &scene.targets()).await.err().expect("a refusal");
     let took = start.elapsed();
     eprintln!("without an agent ADD is refused after {took:?}: {refused}");
     assert!(refused.contains("\"code\":11") && refused.contains("is it running on this node"), "{refused}");
@@ -298,7 +305,7 @@ async fn an_agent_that_is_away_holds_pods_up_as_the_list_says() {
         let object = PodObject { namespace: "x".into(), name: "waits".into(), uid };
         tokio::task::spawn_blocking(move || {
             let pod = Pod::of_object(&node, "x.waits", object).unwrap();
-            let act = move || targets.iter().filter(|ip| acts(SocketAddr::new(**ip, 80))).count();
+            let act = move || targets.iter().filter(|target| acts(**target)).count();
             let accepted = pod.namespace().run(act).unwrap();
             Born { pod, added_in: Duration::ZERO, accepted }
         })
@@ -339,11 +346,11 @@ async fn runtimes_ask_for_readiness_and_collect_garbage() {
     let program = agent_program().unwrap();
     let node = cluster.node(1).unwrap().clone();
     node.install_waiting_plugin(&program).unwrap();
-    node.chain_waiting_plugin(&json!({ "timeout": "20s" })).unwrap();
+    node.chain_waiting_plugin(&json!({ "timeout": "120s" })).unwrap();
     cluster.api().create(Resource::Namespaces, json!({ "metadata": { "name": "x" } })).unwrap();
     let call = |verb: &str, more: Value| {
         let mut input =
-            json!({ "cniVersion": "1.1.0", "name": "lab", "type": "kube-router-cni", "timeout": "1s" });
+            json!({ "cniVersion": "1.1.0", "name": "lab", "type": "kube-router-cni", "timeout": "60s" });
         input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let (program, verb) = (program.clone(), format!("CNI_COMMAND={verb}"));
         let run = move || {
@@ -372,15 +379,20 @@ async fn runtimes_ask_for_readiness_and_collect_garbage() {
     assert_eq!(call("GC", json!({})), Ok(String::new()));
     assert_eq!(announced(&cluster).len(), 2);
     let valid = json!({ "cni.dev/valid-attachments": [{ "containerID": containers[0], "ifname": "eth0" }] });
-    assert_eq!(call("GC", valid), Ok(String::new()));
-    let left = announced(&cluster);
-    assert!(left.len() == 1 && left[0]["container"] == *containers[0], "{left:#?}");
+    // The agent is told, but not waited for.
+    let collected = || async {
+        assert_eq!(call("GC", valid.clone()), Ok(String::new()));
+        let left = announced(&cluster);
+        let one = left.len() == 1 && left[0]["container"] == *containers[0];
+        if one { Ok(()) } else { Err(format!("{left:#?}")) }
+    };
+    eventually(SOON, collected).await.unwrap();
     assert_eq!(cluster.on_node(1, "ls /run/kube-router/pods").unwrap().lines().count(), 1);
 
     cluster.take_agent(1).unwrap().kill();
-    let refused = call("STATUS", json!({})).unwrap_err();
+    let refused = call("STATUS", json!({ "timeout": "1s" })).unwrap_err();
     assert!(refused.contains("\"code\":50"), "{refused}");
-    assert_eq!(call("STATUS", json!({ "onTimeout": "open" })), Ok(String::new()));
+    assert_eq!(call("STATUS", json!({ "timeout": "1s", "onTimeout": "open" })), Ok(String::new()));
 }
 
 /// What the agent of node 1 knows from the plugin alone.

@@ -130,7 +130,7 @@ async fn nodes_and_hosts(more: &[&str]) {
     stage.policy("x", "p", json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"] }));
     fence.pass().await;
     for ip in &pod {
-        let line = format!("ping -n -c 1 -W 10 {ip}");
+        let line = format!("ping -n -c 1 -W 60 {ip}");
         wrong.extend(cluster.on_node(3, &line).err().map(|error| error.to_string()));
     }
     assert!(wrong.is_empty(), "{wrong:#?}\n{}", logs(&cluster));

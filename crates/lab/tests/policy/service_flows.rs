@@ -9,7 +9,7 @@ use lab::probe::{Hearing, Protocol};
 use serde_json::{Value, json};
 
 use crate::operator::asked;
-use crate::stage::{PATIENCE, SOON, flows, is_cut};
+use crate::stage::{ONCE, PATIENCE, SOON, flows, is_cut};
 use crate::tables::{NFTABLES, logs};
 
 const FLAGS: [&str; 4] = [
@@ -122,19 +122,22 @@ async fn expect(cluster: &Cluster, what: &str, all: &[Flow], cut: impl Fn(&Flow)
 async fn explain_agrees(cluster: &Cluster, what: &str, to: &[IpAddr], passes: impl Fn(&str) -> bool) {
     for (client, node) in CLIENTS {
         // A refusal of IPv6 is known by silence, a late answer is none.
-        let patience = if passes(client) { std::time::Duration::from_secs(15) } else { PATIENCE };
+        let patience = if passes(client) { ONCE } else { PATIENCE };
         let probe = cluster.pod_probe("default", client).unwrap().patience(patience);
         for ip in to {
             for (protocol, name) in [(Protocol::Tcp, "tcp"), (Protocol::Udp, "udp")] {
                 let line = format!("explain --from default/{client} --to {ip} --port 80 --protocol {name}");
-                let told = asked(cluster, node, &line);
-                let allowed = told["verdict"] == "allowed";
-                let seen = probe.ask(protocol, SocketAddr::new(*ip, 80)).await;
-                assert_eq!(
-                    (allowed, seen.is_ok()),
-                    (passes(client), passes(client)),
-                    "{what}: {line}: {told:#}"
-                );
+                // The agent of the client's node may hear of the change later than the one that was seen to act.
+                let agree = || async {
+                    let told = asked(cluster, node, &line);
+                    let allowed = told["verdict"] == "allowed";
+                    let seen = probe.ask(protocol, SocketAddr::new(*ip, 80)).await;
+                    match allowed == passes(client) && seen.is_ok() == passes(client) {
+                        true => Ok(told),
+                        false => Err(format!("{what}: {line}: {seen:?}, {told:#}")),
+                    }
+                };
+                let told = eventually(SOON, agree).await.unwrap_or_else(|error| panic!("{error}"));
                 let backend = &told["paths"][0]["destination_pod"];
                 assert_eq!(*backend, "default/server", "{what}: {line}: {told:#}");
             }

@@ -77,7 +77,7 @@ async fn says(about: &str, cluster: &Cluster, node: usize, wanted: &[&str]) {
 
 /// Status that curl, on a node, gets for the list of nodes; 000 when the handshake fails.
 fn curl(cluster: &Cluster, server: SocketAddr, more: &str) -> String {
-    let fixed = "curl -s -m 10 -o /dev/null -w %{http_code}";
+    let fixed = "curl -s -m 60 -o /dev/null -w %{http_code}";
     let line = format!("{fixed} --cacert {OWN}/ca.crt {more} https://{server}/api/v1/nodes");
     // curl ends with a status of its own when it gets no answer.
     cluster.on_node(1, &line).unwrap_or_else(|_| "000".to_owned())
@@ -127,7 +127,7 @@ async fn a_wrong_authority_is_named(
     cluster.start_agent(1).unwrap();
     says("an unknown authority", cluster, 1, &["WARN", "certificate", "UnknownIssuer"]).await;
     let ready =
-        cluster.on_node(1, "curl -s -m 10 -o /dev/null -w %{http_code} http://127.0.0.1:20244/readyz");
+        cluster.on_node(1, "curl -s -m 60 -o /dev/null -w %{http_code} http://127.0.0.1:20244/readyz");
     assert_ne!(ready.unwrap(), "200", "nothing is known yet");
     let mut agent = cluster.take_agent(1).unwrap();
     assert_eq!(agent.ended(), None, "it goes on trying");

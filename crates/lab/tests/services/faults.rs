@@ -13,7 +13,7 @@ use lab::process;
 use serde_json::{Value, json};
 
 use crate::setup::{
-    Cell, LATEST, SOON, cluster, cluster_ips, http, in_pod, log, metric, pod, programmed, reach, ready,
+    Cell, ONCE, SOON, cluster, cluster_ips, http, in_pod, log, metric, pod, programmed, reach, ready,
     service, snapshot, tool,
 };
 
@@ -29,7 +29,7 @@ async fn connections_do_not_notice() {
         pod(&cluster, name, node, app);
     }
     ready(&cluster, &["web-1", "web-2", "c-1"]).await;
-    let probe = in_pod(&cluster, "c-1").patience(LATEST);
+    let probe = in_pod(&cluster, "c-1").patience(ONCE);
     let cells = cells_of(&probe, &web);
     reach("before", &cells, &["web-1", "web-2"]).await;
     let other = Other::new(&cluster, &probe).await;
@@ -88,7 +88,9 @@ fn ask(probe: &Probe, cells: &[Cell]) -> Vec<Asking> {
     cells.iter().map(|cell| probe.rate(cell.1, cell.2, RATE / 2, Duration::from_secs(300))).collect()
 }
 
-async fn none_failed(about: &str, asking: Vec<Asking>) {
+/// How many were asked, of each.
+async fn none_failed(about: &str, asking: Vec<Asking>) -> Vec<u64> {
+    let mut asked = Vec::new();
     for asking in asking {
         let rate = asking.stop_after(50).await;
         assert!(rate.asked >= 50, "{about}: {rate:?}");
@@ -99,12 +101,15 @@ async fn none_failed(about: &str, asking: Vec<Asking>) {
             rate.asked,
             rate.failed
         );
+        asked.push(rate.asked.try_into().unwrap());
     }
+    asked
 }
 
 async fn killed_and_started_again(cluster: &mut Cluster, probe: &Probe, cells: &[Cell]) {
     let before = snapshot(cluster, 1);
     let open = probe.talk(Protocol::Tcp, cells[0].2, Duration::from_millis(50)).await.unwrap();
+    let connections = connections_of(cluster, cells[0].2);
     let asking = ask(probe, cells);
     let agent = cluster.take_agent(1).expect("it runs");
     agent.kill();
@@ -112,7 +117,7 @@ async fn killed_and_started_again(cluster: &mut Cluster, probe: &Probe, cells: &
     let writes = Overheard::all(cluster, 1);
     cluster.start_agent(1).unwrap();
     programmed(cluster, 1).await;
-    none_failed("kill -9 and start under the probe", asking).await;
+    let asked = none_failed("kill -9 and start under the probe", asking).await;
     for heard in writes {
         heard.nothing();
     }
@@ -120,11 +125,16 @@ async fn killed_and_started_again(cluster: &mut Cluster, probe: &Probe, cells: &
     assert!(open.broke.is_none(), "an open connection: {open:?}");
     assert_eq!(snapshot(cluster, 1), before, "a restart changes nothing");
     // Not written anew either: what is deleted and comes back counts from zero.
+    let now = connections_of(cluster, cells[0].2);
+    assert!(now >= connections + asked[0], "{connections}, {} more, and then {now}", asked[0]);
+}
+
+/// Connections that a virtual server has counted.
+fn connections_of(cluster: &Cluster, virtual_server: SocketAddr) -> u64 {
     let stats = tool(cluster, 1, "ipvsadm -Ln --stats --exact");
-    let vip = cells[0].2.to_string();
-    let row = stats.lines().find(|line| line.contains(&vip)).unwrap_or_else(|| panic!("{vip}: {stats}"));
-    let connections: u64 = row.split_whitespace().nth(2).unwrap().parse().unwrap();
-    assert!(connections > 60, "the virtual server is the same as before the restart: {row}");
+    let name = virtual_server.to_string();
+    let row = stats.lines().find(|line| line.contains(&name)).unwrap_or_else(|| panic!("{name}: {stats}"));
+    row.split_whitespace().nth(2).unwrap().parse().unwrap()
 }
 
 /// A tool that prints every change of a part of the kernel, from another socket than the agent's.

@@ -8,8 +8,8 @@ use lab::probe::{Failure, Protocol};
 use serde_json::json;
 
 use crate::setup::{
-    Cell, NFTABLES, agent_program, cluster, cluster_ips, fails, flags, in_pod, node_port, pod, programmed,
-    reach, ready, service, tool, until,
+    Cell, NFTABLES, ONCE, agent_program, cluster, cluster_ips, fails, flags, in_pod, node_port, pod,
+    programmed, reach, ready, service, tool, until,
 };
 
 const IPTABLES: &str = "--firewall-backend=iptables";
@@ -51,9 +51,8 @@ async fn services_go_on_while_the_packet_filter_changes() {
     let _listens = node.serve(Protocol::Tcp, 2222).await.unwrap();
     reach("with iptables", &all, &["web-1", "web-2"]).await;
 
-    let ask = |(probe, protocol, to): &Cell| {
-        probe.clone().patience(Duration::from_secs(20)).rate(*protocol, *to, RATE, FOR_EVER)
-    };
+    let ask =
+        |(probe, protocol, to): &Cell| probe.clone().patience(ONCE).rate(*protocol, *to, RATE, FOR_EVER);
     let asking: Vec<_> = all.iter().map(ask).collect();
     for (flag, other) in [(NFTABLES, 0), (IPTABLES, 1), (NFTABLES, 0)] {
         cluster.set_agent_flags(1, flags(&[flag])).unwrap();

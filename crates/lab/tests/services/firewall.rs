@@ -17,7 +17,7 @@ fn cells(probe: &Probe, protocol: Protocol, ips: &[IpAddr], port: u16) -> Vec<Ce
 
 /// A ping by the pod's own ping program.
 fn answers_ping(probe: &Probe, ip: IpAddr) -> Result<String, String> {
-    let line = ["-c", "1", "-W", "20", "-n", &ip.to_string()].map(str::to_owned);
+    let line = ["-c", "1", "-W", "60", "-n", &ip.to_string()].map(str::to_owned);
     let ping = move || lab::process::run(lab::process::command("ping").args(line));
     probe.namespace().run(ping).unwrap().map_err(|error| error.to_string())
 }

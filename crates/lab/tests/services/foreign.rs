@@ -10,8 +10,8 @@ use lab::process;
 use serde_json::json;
 
 use crate::setup::{
-    LATEST, SOON, agent_program, cluster_ips, in_pod, metric, pod, pod_ips, programmed, reach, ready,
-    service, set_ready, snapshot, tool, try_snapshot, until,
+    ONCE, SOON, agent_program, cluster_ips, in_pod, metric, pod, pod_ips, programmed, reach, ready, service,
+    set_ready, snapshot, tool, try_snapshot, until,
 };
 
 const FLAGS: [&str; 5] = [
@@ -290,14 +290,12 @@ async fn whose_is_a_virtual_server(cluster: &mut Cluster) {
 }
 
 async fn drains(cluster: &Cluster, vip: SocketAddr) {
-    let probe = in_pod(cluster, "c-1").patience(LATEST);
+    let probe = in_pod(cluster, "c-1").patience(ONCE);
     let mut open = Vec::new();
     for _ in 0..2 {
         open.push(probe.talk(Protocol::Tcp, vip, Duration::from_millis(50)).await.unwrap());
     }
-    // The pod's own period counts where the pod is known, not the flag's.
-    let grace = json!({ "spec": { "terminationGracePeriodSeconds": 90 } });
-    cluster.api().patch(Resource::Pods, Some("default"), "web-2", &grace).unwrap();
+    // The pod's own period counts where the pod is known, not the flag's: longer than all that is seen here.
     set_ready(cluster, "web-2", false);
     let leaving = pod_ips(cluster, "web-2")[0];
     let drains = format!("-a -t {vip} -r {leaving}:8080 -m -w 0\n");
@@ -313,9 +311,14 @@ async fn drains(cluster: &Cluster, vip: SocketAddr) {
         let report = conversation.stop().await;
         assert!(report.broke.is_none(), "a draining connection is not cut: {report:?}");
     }
-    // The closed connection lingers in IPVS for two minutes (TIME_WAIT): it is due before it is idle.
+    // The next time it is due soon: before it is idle, for closed connections linger in IPVS for two minutes (TIME_WAIT).
+    let grace = json!({ "spec": { "terminationGracePeriodSeconds": 20 } });
+    cluster.api().patch(Resource::Pods, Some("default"), "web-2", &grace).unwrap();
+    set_ready(cluster, "web-2", true);
+    reach("and comes back", &cell, &["web-1", "web-2"]).await;
+    set_ready(cluster, "web-2", false);
     let tcp = format!("-a -t {vip} -r {leaving}:8080");
     until("when it is due it goes", cluster, 1, "ipvsadm -Sn", |text| !text.contains(&tcp)).await;
     set_ready(cluster, "web-2", true);
-    reach("and comes back", &cell, &["web-1", "web-2"]).await;
+    reach("and comes back again", &cell, &["web-1", "web-2"]).await;
 }

@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 pub(crate) const SOON: Duration = Duration::from_secs(180);
 /// For an answer that must come: a late one is not a lost one.
 pub(crate) const LATEST: Duration = Duration::from_secs(15);
+/// How late an answer may be to a question that is asked once only: on a machine that stands still nothing is lost by that.
+pub(crate) const ONCE: Duration = Duration::from_secs(60);
 
 /// Flags of every agent: the service proxy alone, its ranges, metrics.
 pub(crate) const FLAGS: [&str; 6] = [
@@ -71,7 +73,7 @@ pub(crate) async fn programmed(cluster: &Cluster, node: usize) {
 
 /// Status and body of a GET by curl on a node; status 0 when there is no answer.
 pub(crate) fn http(cluster: &Cluster, node: usize, url: &str) -> (u16, String) {
-    let text = cluster.on_node(node, &format!("curl -s -m 10 -w \n%{{http_code}} {url}"));
+    let text = cluster.on_node(node, &format!("curl -s -m 60 -w \n%{{http_code}} {url}"));
     let text = text.unwrap_or_default();
     let (body, status) = text.rsplit_once('\n').unwrap_or(("", "0"));
     (status.parse().unwrap_or(0), body.to_owned())

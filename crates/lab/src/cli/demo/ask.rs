@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::StreamExt;
-use lab::cluster::Cluster;
+use lab::cluster::{Cluster, Error, eventually};
 use lab::probe::{Failure, Outcome, Probe};
 
 use super::progress::Line;
@@ -84,10 +84,21 @@ pub(super) async fn health_ports(cluster: &Cluster, state: &State) -> Vec<Row> {
         for node in &state.nodes {
             let Some(to) = node.addresses.first().map(|ip| SocketAddr::new(*ip, port)) else { continue };
             last = Some(to);
-            let answer = cluster.outside_probe().get(to, "/healthz").await;
-            let text = answer.as_ref().map_or_else(ToString::to_string, |(status, _)| status.to_string());
             let expected = wanted(service, node);
-            if !answer.is_ok_and(|(status, _)| status == expected) {
+            let probe = cluster.outside_probe().patience(LATEST);
+            let told = || async {
+                let answer = probe.get(to, "/healthz").await;
+                let text =
+                    answer.map_or_else(|failure| failure.to_string(), |(status, _)| status.to_string());
+                if text == expected.to_string() { Ok(text) } else { Err(text) }
+            };
+            let told = eventually(LATEST, told).await.map_err(|error| match error {
+                Error::NotYet { what, .. } => what,
+                other => other.to_string(),
+            });
+            let holds = told.is_ok();
+            let (Ok(text) | Err(text)) = told;
+            if !holds {
                 let name = format!("{}/{}", service.namespace, service.name);
                 wrong.push(format!("{name} healthCheckNodePort {to}: {text}, not {expected}"));
             }
