@@ -145,7 +145,8 @@ fn a_reading_that_others_interrupt_is_made_again_and_is_whole() {
             while interrupted < 10 && Instant::now() < deadline && !others.is_finished() {
                 let (told, now) = read();
                 readings += 1;
-                interrupted = requests.reads() - 2 * readings;
+                interrupted = requests.interrupted();
+                assert_eq!(requests.reads(), 2 * readings + interrupted, "each is made anew");
                 let whole = told == now.len() && now == still;
                 assert!(whole, "{told} addresses, {} different ones, of {}", now.len(), still.len());
             }

@@ -187,6 +187,9 @@ fn path(as_path: impl IntoIterator<Item = u32>, next_hop: &str) -> Attributes {
 #[test]
 fn a_flood_meets_the_bound() {
     in_namespace(|| async {
+        // Made before there is a session: speakers share this thread, and neither says a word while it is made.
+        let prefix = |n: u32| Ipv4Net::new((0x1000_0000 + (n << 8)).into(), 24).unwrap().into();
+        let flood = reach(path([65_003], C), (0..1_000_000).map(prefix).collect());
         let (mut a, b) = pair();
         let flooder = a.peer(A, C, 65_003);
         flooder.passive = true;
@@ -196,8 +199,6 @@ fn a_flood_meets_the_bound() {
         a.up(B).await;
         let mut stream = dial(C, A).await;
         introduce(&mut stream, 65_003).await;
-        let prefix = |n: u32| Ipv4Net::new((0x1000_0000 + (n << 8)).into(), 24).unwrap().into();
-        let flood = reach(path([65_003], C), (0..1_000_000).map(prefix).collect());
         let (mut read, mut write) = stream.into_split();
         let writing = tokio::spawn(async move { write.write_all(&flood).await });
         let (mut framer, mut chunk, mut last) = (Framer::default(), [0; 4096], None);

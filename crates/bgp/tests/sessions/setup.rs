@@ -93,7 +93,6 @@ impl Router {
     pub(crate) fn peer(&mut self, local: &str, remote: &str, asn: u32) -> &mut PeerConfig {
         let mut peer = PeerConfig::new(RemoteAsn::Exactly(Asn::new(asn).unwrap()));
         peer.local_address = Some(ip(local));
-        peer.hold_time = Duration::from_secs(9);
         peer.connect_retry = (Duration::from_millis(100), Duration::from_millis(500));
         self.config.peers.entry(ip(remote)).or_insert(peer)
     }
@@ -144,6 +143,19 @@ impl Router {
         let deadline = Instant::now() + PATIENCE;
         while self.is_up(peer).await {
             assert!(Instant::now() < deadline, "{peer} is still up");
+            pause().await;
+        }
+    }
+
+    /// Waits until the last NOTIFICATION of a peer is this one: it may arrive long after the peer has closed.
+    pub(crate) async fn told(&self, peer: &str, code: u8, subcode: u8) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let told = self.report(peer).await.status.history.last_received;
+            if told.as_ref().is_some_and(|told| (told.code, told.subcode) == (code, subcode)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{code}/{subcode} was not heard from {peer}: {told:?}");
             pause().await;
         }
     }

@@ -39,7 +39,7 @@ pub(super) struct Reporter {
 struct Sent {
     family: &'static str,
     requests: Arc<Requests>,
-    told: [u64; 2],
+    told: [u64; 3],
 }
 
 impl Reporter {
@@ -48,7 +48,7 @@ impl Reporter {
         health: Health,
         requests: Vec<(&'static str, Arc<Requests>)>,
     ) -> Reporter {
-        let sent = requests.into_iter().map(|(family, requests)| Sent { family, requests, told: [0; 2] });
+        let sent = requests.into_iter().map(|(family, requests)| Sent { family, requests, told: [0; 3] });
         Reporter {
             metrics,
             started: HashMap::new(),
@@ -252,8 +252,8 @@ impl Reporter {
     /// Brings the counters of netlink requests up to date. O(lanes).
     pub(super) fn requests(&mut self) {
         for Sent { family, requests, told } in &mut self.sent {
-            let now = [requests.reads(), requests.writes()];
-            for ((kind, now), told) in ["read", "write"].into_iter().zip(now).zip(told) {
+            let now = [requests.reads(), requests.writes(), requests.interrupted()];
+            for ((kind, now), told) in ["read", "write", "interrupted"].into_iter().zip(now).zip(told) {
                 let more = now.saturating_sub(std::mem::replace(told, now));
                 self.metrics.netlink_requests.with_label_values(&[family, kind]).inc_by(more);
             }

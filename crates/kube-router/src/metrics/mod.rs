@@ -91,7 +91,8 @@ pub struct Metrics {
     pub refusals: IntCounterVec,
     /// Objects of the cluster with something that cannot be used.
     pub rejected_objects: IntGauge,
-    /// Netlink requests by `family` (route, ipvs, ipset, conntrack) and `kind`: read or write.
+    /// Netlink requests by `family` (route, ipvs, ipset, conntrack) and `kind`: read, write, or interrupted, which
+    /// are the readings that were made anew because others changed what was being read.
     pub netlink_requests: IntCounterVec,
     /// 1 if the watch of a `resource` is established and complete, else 0.
     pub watch_synced: IntGaugeVec,

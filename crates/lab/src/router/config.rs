@@ -32,13 +32,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// A speaker that talks to nobody, with the shortest hold time there is.
+    /// A speaker that talks to nobody. Its hold time is the usual one, or a machine that stands still for some seconds ends
+    /// sessions; who waits for the silence of a neighbour sets a shorter one.
     pub fn new(asn: u32, router_id: Ipv4Addr) -> Self {
         Self {
             asn,
             router_id,
             cluster_id: None,
-            hold_seconds: 9,
+            hold_seconds: 90,
             graceful_restart: None,
             maximum_paths: 1,
             bulk: false,

@@ -160,6 +160,8 @@ fn render(config: &Config) -> String {
     let Config { asn, router_id, hold_seconds, .. } = config;
     // `let _`: writing into a String cannot fail.
     let _ = writeln!(text, "router bgp {asn}\n bgp router-id {router_id}\n no bgp ebgp-requires-policy");
+    // What it tells when asked is how the last attempt ended; the log has every NOTIFICATION.
+    text += " bgp log-neighbor-changes\n";
     let _ =
         writeln!(text, " no bgp default ipv4-unicast\n no bgp network import-check\n bgp fast-convergence");
     let _ = writeln!(text, " timers bgp {} {hold_seconds}", (hold_seconds / 3).max(1));

@@ -229,6 +229,11 @@ impl Router {
         place::tail(&self.place.log)
     }
 
+    /// Everything its daemons have printed: where they try again and again, the last lines are about that alone.
+    pub fn whole_log(&self) -> String {
+        place::text(&self.place.log)
+    }
+
     /// Process number of the BGP daemon, if it was started.
     pub fn pid(&self) -> Option<u32> {
         self.processes.last().map(Child::id)

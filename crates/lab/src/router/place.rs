@@ -148,9 +148,14 @@ impl Place {
     }
 }
 
+/// All of a log; nothing if there is none.
+pub(super) fn text(log: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned()
+}
+
 /// A word of a message for people: the last lines of a log.
 pub(super) fn tail(log: &Path) -> String {
-    let text = String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned();
+    let text = text(log);
     let lines: Vec<&str> = text.lines().collect();
     lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
 }

@@ -201,7 +201,7 @@ pub(crate) fn restart(a: Software, b: Software, over: Over) {
 pub(crate) fn no_return(a: Software, b: Software, over: Over) {
     let mut wire = Wire::new(&[a, b]);
     wire.start_pair(over, |at, config| {
-        config.graceful_restart = Some(20);
+        config.graceful_restart = Some(60);
         config.networks = networks(at);
     });
     wire.established(0, 1, over);
@@ -271,11 +271,14 @@ pub(crate) fn extended_next_hop(a: Software, b: Software) {
     }
 }
 
-/// The second stops for longer than the hold time without closing anything: the first takes its paths out, and both find
-/// together again when it goes on.
+/// The second stops for longer than the hold time, a short one, without closing anything: the first takes its paths out,
+/// and both find together again when it goes on.
 pub(crate) fn frozen(a: Software, b: Software, over: Over) {
     let mut wire = Wire::new(&[a, b]);
-    wire.start_pair(over, |at, config| config.networks = networks(at));
+    wire.start_pair(over, |at, config| {
+        config.networks = networks(at);
+        config.hold_seconds = 9;
+    });
     wire.established(0, 1, over);
     wire.path(0, &v4(1, 0), |path| path.best);
     let pid = i32::try_from(wire.routers[1].pid().expect("a daemon")).unwrap();

@@ -232,7 +232,9 @@ fn judge(stage: &Stage, raw: &mut Raw, case: &Case) -> Result<(), String> {
 }
 
 /// How long a router may take from reading a path to having it, or not, in its table.
-const SETTLED: Duration = Duration::from_secs(10);
+const SETTLED: Duration = Duration::from_secs(60);
+/// How long it may take to end a session.
+const ENDED: Duration = Duration::from_secs(60);
 
 /// Without anything the table's attributes would have brought.
 fn undressed(path: &Path) -> bool {
@@ -240,23 +242,26 @@ fn undressed(path: &Path) -> bool {
     !preferred && path.originator.is_none() && path.clusters.is_empty()
 }
 
-/// The NOTIFICATION a session ends with.
+/// The NOTIFICATION a session ends with. Any number of messages may come before it: FRR tells a neighbour its own paths.
 fn ended(raw: &mut Raw) -> Option<Vec<u8>> {
-    for _ in 0..32 {
-        match raw.hear(Duration::from_secs(10)) {
+    let end = Instant::now() + ENDED;
+    loop {
+        match raw.hear(end.saturating_duration_since(Instant::now())) {
             Heard::Message(NOTIFICATION, body) => return Some(body),
             Heard::Message(..) => {}
             Heard::End | Heard::Silence => return None,
         }
     }
-    None
 }
 
-/// Runs the table against an implementation; returns what it does otherwise.
+/// Runs the table against an implementation; returns what it does otherwise. What is known of it is not asked: waiting for
+/// what never comes takes long.
 pub(crate) fn updates(software: Software) -> Vec<String> {
     let stage = Stage::new(software);
     let mut raw = stage.establish();
-    cases().iter().filter_map(|case| judge(&stage, &mut raw, case).err()).collect()
+    let mut cases = cases();
+    cases.retain(|case| !known(software).contains(&case.name));
+    cases.iter().filter_map(|case| judge(&stage, &mut raw, case).err()).collect()
 }
 
 /// Messages that are wrong before there is a session: header, OPEN, and what may not come yet (RFC 4271 §6.1, §6.2, §6.6).
@@ -295,37 +300,35 @@ pub(crate) fn openings(software: Software) -> Vec<String> {
 /// A neighbour that is nearly too late each time keeps its session; one that is too late is told so (RFC 4271 §6.5).
 pub(crate) fn hold_time(software: Software) {
     let stage = Stage::with_hold(software, 6);
-    let in_time = (0..5).any(|_| was_in_time(&stage));
-    assert!(in_time, "this machine was too busy five times to be nearly too late");
+    let failed: Vec<String> = (0..5).map_while(|_| was_in_time(&stage).err()).collect();
+    assert!(failed.len() < 5, "{}\n{}", failed.join("\n"), stage.router.log());
 }
 
-/// False if this side was too late itself, which proves nothing.
-fn was_in_time(stage: &Stage) -> bool {
+/// An error where the session ended early, which proves nothing once: this side may have been too late itself, and a router
+/// that stood still finds that it did not hear in time before it reads what it was told.
+fn was_in_time(stage: &Stage) -> Result<(), String> {
     const HOLD: Duration = Duration::from_secs(6);
     const NEARLY: Duration = Duration::from_millis(4500);
-    const LATE: Duration = Duration::from_millis(5500);
     let mut raw = stage.establish_with(6);
     let mut quiet = Instant::now();
     for _ in 0..2 {
         while quiet.elapsed() < NEARLY {
             let heard = raw.hear(NEARLY.saturating_sub(quiet.elapsed()));
-            let ended = matches!(heard, Heard::Message(NOTIFICATION, _) | Heard::End);
-            if ended && quiet.elapsed() > LATE {
-                return false;
+            if matches!(heard, Heard::Message(NOTIFICATION, _) | Heard::End) {
+                return Err(format!("{heard:?} after {:?}", quiet.elapsed()));
             }
-            assert!(!ended, "{heard:?} after {:?}\n{}", quiet.elapsed(), stage.router.log());
         }
-        raw.send(KEEPALIVE, &[]);
-        if quiet.elapsed() > LATE {
-            return false;
-        }
+        // Before it is sent: the router cannot have heard it earlier.
         quiet = Instant::now();
+        raw.send(KEEPALIVE, &[]);
     }
     let heard = ended(&mut raw);
-    assert!(quiet.elapsed() + Duration::from_millis(100) >= HOLD, "closed after {:?}", quiet.elapsed());
-    assert!(quiet.elapsed() < HOLD * 3, "closed after {:?}", quiet.elapsed());
-    assert_eq!(heard.map(|body| body[0]), Some(4), "Hold Timer Expired");
-    true
+    let after = quiet.elapsed();
+    if after + Duration::from_millis(100) < HOLD {
+        return Err(format!("{heard:?} after {after:?}"));
+    }
+    assert_eq!(heard.map(|body| body[0]), Some(4), "Hold Timer Expired, after {after:?}");
+    Ok(())
 }
 
 /// What FRR 8.4 and BIRD 2.0 are known to do otherwise. FRR loses its place in the message when an attribute that is not
@@ -357,7 +360,6 @@ fn the_table_is_what_others_do() {
         if software == Software::Bird {
             otherwise.extend(openings(software));
         }
-        otherwise.retain(|line| !known(software).iter().any(|name| line.starts_with(name)));
         assert!(otherwise.is_empty(), "{software}:\n{}", otherwise.join("\n"));
     });
 }

@@ -21,7 +21,7 @@ const NODES_ASN: u32 = 64512;
 const ABOVE_ASN: u32 = 65000;
 const PORT: u16 = 8080;
 /// A late answer is not a lost one.
-const LATEST: Duration = Duration::from_secs(15);
+const LATEST: Duration = Duration::from_secs(60);
 
 struct Routed {
     speakers: Vec<Router>,

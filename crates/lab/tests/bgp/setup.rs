@@ -171,9 +171,9 @@ impl Wire {
         let router = &self.routers[at];
         eventually(&format!("{} hears {why:?} and '{text}'", router.name()), || {
             let said = router.peering(self.address(other, over)).map_err(|error| error.to_string())?.said;
-            let log = router.log();
-            let heard = heard(router.software(), &said, &log, why, text);
-            if heard { Ok(()) } else { Err(format!("{said}\n{log}\n{}", self.routers[other].log())) }
+            let heard = heard(router.software(), &said, &router.whole_log(), why, text);
+            let logs = || format!("{}\n{}", router.log(), self.routers[other].log());
+            if heard { Ok(()) } else { Err(format!("{said}\n{}", logs())) }
         });
     }
 
@@ -237,44 +237,37 @@ pub(crate) enum Cease {
     AdministrativeShutdown = 2,
 }
 
-/// Whether an implementation says, in its own words, that it was sent this Cease with this text.
+/// Whether an implementation says, in its own words, that it was sent this Cease with this text. What it says of a session
+/// when asked is how the last attempt ended; what it has written down stays.
 fn heard(software: Software, said: &str, log: &str, why: Cease, text: &str) -> bool {
-    let json = || serde_json::from_str::<Value>(said).unwrap_or_default();
     let subcode = why as u64;
-    match software {
-        Software::Frr => {
-            let said = json();
-            let last = said["lastErrorCodeSubcode"] == format!("06{subcode:02}").as_str();
-            last && (text.is_empty() || said["lastShutdownDescription"] == text)
-        }
+    let words = match software {
+        Software::Frr => vec!["NOTIFICATION: received from".to_owned(), format!(" 6/{subcode} ")],
         Software::Bird => {
             let words = match why {
                 Cease::MaximumPrefixes => "Maximum number of prefixes reached",
                 Cease::AdministrativeShutdown => "Administrative shutdown",
             };
-            said.contains(&format!("Received: {words}")) && said.contains(text)
+            vec![format!("Received: {words}")]
         }
-        // It says so in its log only.
-        Software::GoBgp => log.lines().any(|line| {
-            line.contains("received notification")
-                && line.contains("Code=6")
-                && line.contains(&format!("Subcode={subcode}"))
-                && line.contains(text)
-        }),
-        Software::ExaBgp => {
-            said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).any(|event| {
-                let notification = &event["neighbor"]["notification"];
-                let hex: String = text.bytes().map(|byte| format!("{byte:02X}")).collect();
-                notification["code"] == 6
-                    && notification["subcode"] == subcode
-                    && notification["data"].as_str().is_some_and(|data| data.contains(&hex))
-            })
+        Software::GoBgp => {
+            vec!["received notification".to_owned(), "Code=6".to_owned(), format!("Subcode={subcode}")]
         }
-        Software::Speaker => {
-            let last = &json()["last_received"];
-            last["code"] == 6 && last["subcode"] == subcode && (text.is_empty() || last["text"] == text)
-        }
-    }
+        Software::Speaker => vec!["\"received\":".to_owned(), format!("(6/{subcode})")],
+        // Its events stand for its log.
+        Software::ExaBgp => return said.lines().any(|line| is_cease(line, subcode, text)),
+    };
+    log.lines().any(|line| words.iter().all(|word| line.contains(word)) && line.contains(text))
+}
+
+/// Whether an event of ExaBGP is a Cease with this subcode and this text.
+fn is_cease(event: &str, subcode: u64, text: &str) -> bool {
+    let event = serde_json::from_str::<Value>(event).unwrap_or_default();
+    let notification = &event["neighbor"]["notification"];
+    let hex: String = text.bytes().map(|byte| format!("{byte:02X}")).collect();
+    notification["code"] == 6
+        && notification["subcode"] == subcode
+        && notification["data"].as_str().is_some_and(|data| data.contains(&hex))
 }
 
 /// A running `ip monitor route`.

@@ -191,35 +191,54 @@ async fn pods_are_reached_from_outside(story: &Story) {
 /// `/metrics`: upstream's names, the sessions as they are, and what has been told and heard.
 async fn what_is_told_is_counted(story: &Story) {
     established(&story.cluster, 1, 4).await;
-    let text = metrics(&story.cluster, 1);
     let router = story.routers[0].addresses()[0];
-    let info = format!(
-        "kube_router_bgp_peer_info{{address=\"{router}\",asn=\"{ABOVE_ASN}\",state=\"established\",type=\"external\"}} 1"
-    );
-    assert!(text.contains(&info), "{info}\n{text}");
     let node = story.cluster.node(2).unwrap().addresses()[0];
-    let info = format!(
-        "kube_router_bgp_peer_info{{address=\"{node}\",asn=\"0\",state=\"established\",type=\"internal\"}} 1"
-    );
-    assert!(text.contains(&info), "{info}\n{text}");
-    let value = |name: &str, labels: &[&str]| metric(&text, &format!("kube_router_{name}"), labels);
-    let of_router = format!("address=\"{router}\"");
-    // A pod network, a cluster IP, an external IP and a load-balancer IP of each family.
-    assert_eq!(value("bgp_peer_prefixes_sent", &[&of_router, "ipv4"]), 4.0, "{text}");
-    assert_eq!(value("bgp_peer_prefixes_sent", &[&of_router, "ipv6"]), 4.0, "{text}");
-    let of_node = format!("address=\"{node}\"");
-    assert_eq!(value("bgp_peer_prefixes_received", &[&of_node]), 2.0, "{text}");
-    assert_eq!(value("bgp_peer_prefixes_sent", &[&of_node]), 2.0, "services are not for nodes: {text}");
-    assert_eq!(value("controller_bgp_advertisements_sent", &["type=\"pod-route\""]), 2.0, "{text}");
-    assert_eq!(value("controller_bgp_advertisements_sent", &["type=\"advertise-vip\""]), 6.0, "{text}");
-    assert!(value("controller_bgp_advertisements_received", &[]) >= 4.0, "{text}");
-    assert_eq!(value("host_routes_synced", &[]), 4.0, "{text}");
-    assert!(value("host_routes_added", &[]) >= 4.0, "{text}");
-    for name in
-        ["host_routes_sync_time", "controller_bgp_internal_peers_sync_time", "controller_routes_sync_time"]
-    {
-        assert!(value(&format!("{name}_count"), &[]) >= 1.0, "{name}: {text}");
+    // One page may be from amid a change.
+    until("what is told is counted", || {
+        let text = metrics(&story.cluster, 1);
+        counted(&text, router, node).map_err(|wrong| format!("{wrong}\n{text}"))
+    })
+    .await;
+}
+
+/// What is wrong with a page of metrics of node 1, if anything.
+fn counted(text: &str, router: IpAddr, node: IpAddr) -> Result<(), String> {
+    for (peer, asn, kind) in [(router, ABOVE_ASN, "external"), (node, 0, "internal")] {
+        let info = format!(
+            "kube_router_bgp_peer_info{{address=\"{peer}\",asn=\"{asn}\",state=\"established\",type=\"{kind}\"}} 1"
+        );
+        text.contains(&info).then_some(()).ok_or(info)?;
     }
+    let (of_router, of_node) = (format!("address=\"{router}\""), format!("address=\"{node}\""));
+    let sent = "controller_bgp_advertisements_sent";
+    let exactly: [(&str, &[&str], f64); 7] = [
+        // A pod network, a cluster IP, an external IP and a load-balancer IP of each family.
+        ("bgp_peer_prefixes_sent", &[&of_router, "ipv4"], 4.0),
+        ("bgp_peer_prefixes_sent", &[&of_router, "ipv6"], 4.0),
+        ("bgp_peer_prefixes_received", &[&of_node], 2.0),
+        // Services are not for nodes.
+        ("bgp_peer_prefixes_sent", &[&of_node], 2.0),
+        (sent, &["type=\"pod-route\""], 2.0),
+        (sent, &["type=\"advertise-vip\""], 6.0),
+        ("host_routes_synced", &[], 4.0),
+    ];
+    let at_least = [
+        ("controller_bgp_advertisements_received", 4.0),
+        ("host_routes_added", 4.0),
+        ("host_routes_sync_time_count", 1.0),
+        ("controller_bgp_internal_peers_sync_time_count", 1.0),
+        ("controller_routes_sync_time_count", 1.0),
+    ];
+    let value = |name: &str, labels: &[&str]| metric(text, &format!("kube_router_{name}"), labels);
+    for (name, labels, wanted) in exactly {
+        let is = value(name, labels);
+        (is == wanted).then_some(()).ok_or(format!("{name} {labels:?}: {is} instead of {wanted}"))?;
+    }
+    for (name, least) in at_least {
+        let is = value(name, &[]);
+        (is >= least).then_some(()).ok_or(format!("{name}: {is} instead of {least} or more"))?;
+    }
+    Ok(())
 }
 
 async fn annotations_overrule_flags(story: &Story) {

@@ -8,7 +8,7 @@ use lab::probe::Protocol;
 use serde_json::{Value, json};
 
 use crate::setup::{
-    PATIENCE, addresses, agent, everyone_reaches_everyone, ip, knows, learned, routed, status,
+    PATIENCE, addresses, agent, everyone_reaches_everyone, ip, knows, learned, routed, status, until,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,7 +22,7 @@ async fn pods_reach_pods_on_every_node() {
     let bridge = cluster.on_node(1, "ip -d link show kube-bridge").unwrap();
     assert!(bridge.contains("mtu 1500"), "{bridge}");
 
-    status_tells_of_peers_and_routes(&cluster);
+    status_tells_of_peers_and_routes(&cluster).await;
     comes_back_at_once(&cluster).await;
     pods_leave_as_themselves_and_as_their_node(&cluster);
     outside_sees_the_node(&cluster).await;
@@ -47,8 +47,8 @@ async fn pods_reach_pods_on_every_node() {
 }
 
 /// The agent's own account agrees with the kernel's.
-fn status_tells_of_peers_and_routes(cluster: &lab::cluster::Cluster) {
-    let status = status(cluster, 1, "peers routes");
+async fn status_tells_of_peers_and_routes(cluster: &lab::cluster::Cluster) {
+    let status = until("the agent's status", || status(cluster, 1, "peers routes")).await;
     let peers = status["peers"].as_array().unwrap();
     let nodes: Vec<&str> = peers.iter().map(|peer| peer["node"].as_str().unwrap()).collect();
     assert_eq!(nodes, ["node-2", "node-3"], "{status:#}");
@@ -70,12 +70,13 @@ fn status_tells_of_peers_and_routes(cluster: &lab::cluster::Cluster) {
         );
         assert_eq!(route["programmed"], true, "{route:#}");
     }
-    let text = agent(cluster, 1, "status");
+    let text = until("the status for people", || agent(cluster, 1, "status")).await;
     assert!(text.contains("established for") && text.contains("node node-2"), "{text}");
     // What is planned and what the kernel does for one pod, in one answer.
     let to = addresses(cluster, 2).unwrap()[0];
+    let line = format!("explain --from node --to {to} -o json");
     let told: Value =
-        serde_json::from_str(&agent(cluster, 1, &format!("explain --from node --to {to} -o json"))).unwrap();
+        serde_json::from_str(&until("the explanation", || agent(cluster, 1, &line)).await).unwrap();
     let path = &told["paths"][0];
     assert_eq!(path["planned"]["node"], "node-2", "{told:#}");
     assert_eq!(path["planned"]["link"], path["route"]["link"], "{told:#}");

@@ -28,10 +28,10 @@ fn with_passwords(cluster: &Cluster, password: Option<&str>) -> lab::router::Con
 }
 
 /// None of these texts is in the log, in the status or in the metrics of a node's agent.
-fn secrets_stay_secret(cluster: &Cluster, node: usize, secrets: &[&str]) {
+async fn secrets_stay_secret(cluster: &Cluster, node: usize, secrets: &[&str]) {
     let told = [
         ("log", std::fs::read_to_string(cluster.agent_log(node).unwrap()).unwrap()),
-        ("status", status(cluster, node, "").to_string()),
+        ("status", until("the agent's status", || status(cluster, node, "")).await.to_string()),
         ("metrics", metrics(cluster, node)),
     ];
     for (where_to, text) in told {
@@ -64,7 +64,7 @@ async fn peers_come_and_go_with_the_node_object() {
     annotate(&cluster, 1, peer("aHVudGVyMw=="));
     router.start(with_passwords(&cluster, Some("hunter3"))).unwrap();
     session(&router, &cluster, 1, true).await;
-    secrets_stay_secret(&cluster, 1, &["hunter", "aHVudGVy"]);
+    secrets_stay_secret(&cluster, 1, &["hunter", "aHVudGVy"]).await;
     knows(&cluster, 1, &[2]).await;
     annotate(&cluster, 1, json!({ "kube-router.io/peers": null }));
     session(&router, &cluster, 1, false).await;
@@ -107,7 +107,7 @@ async fn passwords_change_with_their_file() {
         router.start(with_passwords(&cluster, Some(password))).unwrap();
         for node in [1, 2] {
             session(&router, &cluster, node, true).await;
-            secrets_stay_secret(&cluster, node, &["Zmlyc3", "c2Vjb25k"]);
+            secrets_stay_secret(&cluster, node, &["Zmlyc3", "c2Vjb25k"]).await;
         }
     }
 }

@@ -93,7 +93,7 @@ async fn story(flags: &[&str], fou: bool) {
     let mut cluster = routed(2, 2, flags).await;
     everyone_reaches_everyone("with agents of ours", &cluster, &[OURS, THEIRS]).await;
     assert_eq!(cluster.take_agent(THEIRS).unwrap().stop(PATIENCE), Some(0));
-    agent(&cluster, THEIRS, "--cleanup-config");
+    agent(&cluster, THEIRS, "--cleanup-config").unwrap();
     assert_eq!((tunnels(&cluster, THEIRS).len(), rules(&cluster)), (0, 0), "nothing of ours is left");
 
     let mut other = Router::on(cluster.node(THEIRS).unwrap(), Software::GoBgp);
@@ -118,7 +118,7 @@ async fn story(flags: &[&str], fou: bool) {
     })
     .await;
     assert_eq!(cluster.take_agent(THEIRS).unwrap().stop(PATIENCE), Some(0));
-    let said = agent(&cluster, THEIRS, "--cleanup-config");
+    let said = agent(&cluster, THEIRS, "--cleanup-config").unwrap();
     assert_eq!((tunnels(&cluster, THEIRS).len(), rules(&cluster)), (0, 0), "{said}");
 }
 

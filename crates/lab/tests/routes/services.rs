@@ -11,14 +11,15 @@ use lab::router::{Router, Software};
 use serde_json::json;
 
 use crate::above::{TELL, above, spreads, web};
-use crate::setup::{PATIENCE, everyone_reaches_everyone, ip, learned, metric, metrics, pod, until};
+use crate::setup::{LATEST, PATIENCE, everyone_reaches_everyone, ip, learned, metric, metrics, pod, until};
 
 /// Who answers at an address, asked from outside through the router above, until `wanted` have and nobody else.
 async fn answered(cluster: &Cluster, router: &Router, vip: &IpNet, wanted: &[&str]) {
     let hop = router.addresses().into_iter().find(|hop| hop.is_ipv4() == vip.addr().is_ipv4()).unwrap();
     cluster.outside().namespace().ip(&format!("route replace {vip} via {hop}\n")).unwrap();
     let wanted: BTreeSet<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
-    let cells = vec![(cluster.outside_probe(), Protocol::Tcp, SocketAddr::new(vip.addr(), 80)); 40];
+    let probe = cluster.outside_probe().patience(LATEST);
+    let cells = vec![(probe, Protocol::Tcp, SocketAddr::new(vip.addr(), 80)); 40];
     let look = || async {
         let outcomes = matrix(&cells).await;
         let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 /// Longer than anything here takes on a loaded machine; a condition that is met ends the wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// For an answer that must come: a late one is not a lost one.
-pub(crate) const LATEST: Duration = Duration::from_secs(15);
+pub(crate) const LATEST: Duration = Duration::from_secs(60);
+/// For an answer that is asked for again: a datagram that was lost is not to take all of the patience.
+pub(crate) const TRY: Duration = Duration::from_secs(15);
 pub(crate) const PORT: u16 = 8080;
 
 pub(crate) const ROUTER_ONLY: [&str; 5] = [
@@ -76,7 +78,7 @@ async fn ask_everyone(cluster: &Cluster, pods: &[usize]) -> Result<(), String> {
     for client in pods {
         let name = format!("pod-{client}");
         let probe = cluster.pod_probe("default", &name).ok_or(format!("{name} does not run"))?;
-        let probe = probe.patience(LATEST);
+        let probe = probe.patience(TRY);
         let own = addresses(cluster, *client).ok_or(format!("{name} has no address"))?;
         for server in pods {
             let to = addresses(cluster, *server).ok_or(format!("pod-{server} has no address"))?;
@@ -151,23 +153,23 @@ pub(crate) async fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, Stri
 }
 
 /// What a command of kube-router says on a node.
-pub(crate) fn agent(cluster: &Cluster, node: usize, arguments: &str) -> String {
-    let program = lab::cluster::agent_program().unwrap();
+pub(crate) fn agent(cluster: &Cluster, node: usize, arguments: &str) -> Result<String, String> {
+    let program = lab::cluster::agent_program().map_err(|error| error.to_string())?;
     let line = format!("{} {arguments}", program.display());
-    cluster.on_node(node, &line).unwrap_or_else(|error| panic!("{error}"))
+    cluster.on_node(node, &line).map_err(|error| error.to_string())
 }
 
 /// `kube-router status` of a node's agent, of these parts or, with none, of all.
-pub(crate) fn status(cluster: &Cluster, node: usize, parts: &str) -> Value {
-    let text = agent(cluster, node, &format!("status {parts} -o json"));
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+pub(crate) fn status(cluster: &Cluster, node: usize, parts: &str) -> Result<Value, String> {
+    let text = agent(cluster, node, &format!("status {parts} -o json"))?;
+    serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))
 }
 
 /// `/metrics` of a node's agent, by curl.
 pub(crate) fn metrics(cluster: &Cluster, node: usize) -> String {
     let v4 = cluster.node(node).unwrap().addresses().iter().any(IpAddr::is_ipv4);
     let host = if v4 { "127.0.0.1" } else { "[::1]" };
-    cluster.on_node(node, &format!("curl -s -m 10 http://{host}:20241/metrics")).unwrap_or_default()
+    cluster.on_node(node, &format!("curl -s -m 60 http://{host}:20241/metrics")).unwrap_or_default()
 }
 
 /// Sum of the values whose name and labels begin with `name` and contain all of `labels`.

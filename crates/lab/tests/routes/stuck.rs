@@ -10,7 +10,7 @@ use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-use crate::setup::{PATIENCE, everyone_reaches_everyone, knows, routed, until};
+use crate::setup::{LATEST, PATIENCE, everyone_reaches_everyone, knows, routed, until};
 
 const HEALTH: u16 = 20244;
 
@@ -56,7 +56,7 @@ impl Drop for Held {
 }
 
 async fn says(cluster: &Cluster, node: usize, path: &str) -> Result<(u16, String), String> {
-    let probe = cluster.node_probe(node).map_err(|error| error.to_string())?;
+    let probe = cluster.node_probe(node).map_err(|error| error.to_string())?.patience(LATEST);
     let to = SocketAddr::from(([127, 0, 0, 1], HEALTH));
     probe.get(to, path).await.map_err(|failure| format!("{path}: {failure}"))
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Requests {
     reads: AtomicU64,
     writes: AtomicU64,
+    interrupted: AtomicU64,
 }
 
 impl Requests {
@@ -18,6 +19,15 @@ impl Requests {
     /// Requests to change something, refused or not.
     pub fn writes(&self) -> u64 {
         self.writes.load(Ordering::Relaxed)
+    }
+
+    /// Dumps that others changed under the reader, each made anew (`NLM_F_DUMP_INTR`, linux/netlink.h).
+    pub fn interrupted(&self) -> u64 {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn was_interrupted(&self) {
+        self.interrupted.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn read(&self) {

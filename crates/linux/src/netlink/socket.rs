@@ -292,6 +292,7 @@ impl Socket {
             if complete {
                 return Ok(rows);
             }
+            self.requests.was_interrupted();
             std::thread::sleep(Duration::from_millis(u64::from(attempt + 1).min(10) * 10));
         }
         Err(Error::Interrupted)
