@@ -96,6 +96,8 @@ pub struct Reconciler<O> {
     lanes: BTreeMap<LaneName, LaneState>,
     /// Rows to look at again once this key is there.
     waiting: Waiting,
+    /// Rows to look at again after every report: they begin to look into verdict maps that are not filled yet.
+    looking: BTreeSet<Key>,
     /// How many rows that are still there must go before this key may be removed.
     holds: HashMap<Key, u32>,
     retries: BTreeSet<(Instant, Key)>,
@@ -113,6 +115,7 @@ impl<O: Clone + Ord + Hash + Debug> Default for Reconciler<O> {
             claims: Claims::default(),
             lanes: LaneName::ALL.iter().map(|lane| (*lane, LaneState::first())).collect(),
             waiting: Waiting::default(),
+            looking: BTreeSet::new(),
             holds: HashMap::new(),
             retries: BTreeSet::new(),
             counts: Table::ALL.iter().map(|table| (*table, TableCount::default())).collect(),
@@ -233,6 +236,9 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         }
         for container in touched {
             self.wake(&container);
+        }
+        for key in std::mem::take(&mut self.looking) {
+            self.touch(&key);
         }
     }
 

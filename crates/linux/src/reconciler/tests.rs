@@ -64,11 +64,11 @@ impl PickyKernel {
 }
 
 impl PickyKernel {
-    /// A chain that begins to look into a set must find all members there that are wanted.
+    /// A chain that begins to look into a set or map must find all there that is wanted.
     fn check_filled(&mut self, key: &Key, row: &Row) {
         let before = self.rows.get(key).map(|row| row.stands_on(key)).unwrap_or_default();
         let new: Vec<Key> = row.stands_on(key).into_iter().filter(|need| !before.contains(need)).collect();
-        for member in self.wanted.keys().filter(|key| matches!(key, Key::Member(..))) {
+        for member in self.wanted.keys().filter(|key| matches!(key, Key::Member(..) | Key::Verdict(..))) {
             let used = member.container().is_some_and(|set| new.contains(&set));
             if matches!(key, Key::Chain(_)) && used && !self.rows.contains_key(member) {
                 self.order_violations.push(format!("{key:?} before {member:?}"));
@@ -514,6 +514,69 @@ fn a_chain_goes_with_the_chain_it_jumps_to_and_not_before_it() {
     reconciler.set(&3, vec![jumping("KUBE-D", "KUBE-E"), jumping("KUBE-E", "OTHER")]);
     let stages = job(&mut reconciler, LaneName::Firewall, now);
     assert_eq!(stages.iter().map(Vec::len).collect::<Vec<_>>(), [2]);
+}
+
+fn verdict(last: u8, chain: &str) -> Claim {
+    let map = SetKey { family: Family::V4, name: "map".into() };
+    Claim::new(Key::Verdict(map, IpAddr::from([10, 0, 0, last])), Row::Verdict(chain.into()))
+}
+
+/// As the pods of a node have them: each has a verdict that leads to a chain of its own, and some of those lead on, to what
+/// waits for a set. The frame jumps to where the map is looked into.
+fn verdicts() -> Vec<Claim> {
+    let key = ChainKey { family: Family::V4, table: FilterTable::Filter, name: "KUBE-LOOK".into() };
+    let look = Rule::new([], Action::VerdictMap { map: "map".into(), of: Direction::Destination });
+    let map = SetKey { family: Family::V4, name: "map".into() };
+    vec![
+        Claim::new(Key::VerdictMap(map), Row::VerdictMap),
+        Claim::new(Key::Chain(key), Row::Chain(Arc::from([look]))),
+        jumping("KUBE-FRAME", "KUBE-LOOK"),
+        verdict(1, "KUBE-POD-1"),
+        chain("KUBE-POD-1", &[]),
+        verdict(2, "KUBE-POD-2"),
+        jumping("KUBE-POD-2", "KUBE-ALIKE"),
+        jumping("KUBE-ALIKE", "KUBE-POLICY"),
+        chain("KUBE-POLICY", &["a"]),
+        set("a"),
+        member("a", 1),
+    ]
+}
+
+/// A packet that finds no verdict passes unjudged, or is refused though it is allowed.
+#[test]
+fn a_map_is_looked_into_when_every_verdict_is_in_it() {
+    for backwards in [false, true] {
+        for without in 0..verdicts().len() {
+            let mut kernel = PickyKernel { backwards, ..PickyKernel::default() };
+            let (mut reconciler, mut now) = (Reconciler::<u8>::new(), Instant::now());
+            let mut all = verdicts();
+            kernel.wanted = all.iter().map(|claim| (claim.key.clone(), claim.row.clone())).collect();
+            // One comes later, which is no order of its own for what is wanted.
+            let late = all.remove(without);
+            reconciler.set(&1, all);
+            reconciler.set(&2, vec![late]);
+            run_until_settled(&mut reconciler, &mut kernel, &mut now);
+            assert_eq!(kernel.order_violations, Vec::<String>::new());
+            assert_eq!(kernel.rows, kernel.wanted);
+        }
+    }
+}
+
+#[test]
+fn a_refused_chain_keeps_no_other_verdict_from_being_looked_for() {
+    for refused in ["KUBE-POD-2", "KUBE-ALIKE", "KUBE-POLICY"] {
+        let mut kernel = PickyKernel::default();
+        let (mut reconciler, mut now) = (Reconciler::<u8>::new(), Instant::now());
+        kernel.refuse.insert(chain(refused, &[]).key);
+        reconciler.set(&1, verdicts());
+        run_until_settled(&mut reconciler, &mut kernel, &mut now);
+        assert!(kernel.rows.contains_key(&jumping("KUBE-FRAME", "").key), "{refused}");
+        assert!(kernel.rows.contains_key(&verdict(1, "").key));
+        kernel.refuse.clear();
+        now += Duration::from_secs(120);
+        run_until_settled(&mut reconciler, &mut kernel, &mut now);
+        assert!(kernel.rows.contains_key(&verdict(2, "").key), "and when it is taken it follows: {refused}");
+    }
 }
 
 #[test]
