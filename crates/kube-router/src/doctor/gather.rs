@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use linux::iptables::tool::{Flavour, Programs};
 use linux::netlink::{Socket, generic};
-use linux::nftables;
+use linux::nftables::{self, obstacles};
 use linux::route::{LinkState, Rtnetlink, links, local_addresses};
 use linux::row::{Family, LinkKind, Name};
 use linux::sysctl::Sysctls;
@@ -57,6 +57,8 @@ pub async fn all(options: &Options, socket: &Path, are_agents: bool) -> Facts {
             iptables: [Flavour::Legacy, Flavour::Nft].into_iter().filter_map(iptables).collect(),
             iptables_default: Some(iptables_default),
             kube_proxy_table: preflight::has_table(),
+            // Where nf_tables does not answer, nobody has a chain in it.
+            obstacles: obstacles::find(&nftables_names()).unwrap_or_default(),
             links,
             addresses,
             cni: cni(&runs.cni),

@@ -14,6 +14,7 @@ pub mod wanted;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
+use linux::nftables::obstacles::Obstacle;
 use linux::row::Name;
 use serde::Serialize;
 
@@ -91,6 +92,8 @@ pub struct Facts {
     pub iptables_default: Option<Result<String, String>>,
     /// A table of kube-proxy's is in nftables.
     pub kube_proxy_table: bool,
+    /// Chains in tables of others that drop packets of pods, whatever our rules say.
+    pub obstacles: Vec<Obstacle>,
     /// Links by name.
     pub links: BTreeMap<Name, Link>,
     /// Addresses of this node.

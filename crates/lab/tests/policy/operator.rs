@@ -239,6 +239,7 @@ fn doctor_finds_what_is_broken(cluster: &Cluster, agent: u32) {
         "sysctl -qw net.ipv4.ip_forward=0",
         "iptables -N KUBE-SVC-ABCDEFGHIJKLMNOP",
         "ip link add kube-ipvs0 type bridge",
+        "nft add table inet guard ; add chain inet guard gate { type filter hook forward priority 10 ; policy drop ; }",
     ] {
         cluster.on_node(1, line).unwrap();
     }
@@ -253,6 +254,7 @@ fn doctor_finds_what_is_broken(cluster: &Cluster, agent: u32) {
     for about in ["forwarding", "kube-proxy", "node"] {
         assert!(found(&all, about, "problem"), "{about}: {text}");
     }
+    assert!(found(&all, "nftables", "warning"), "a table of others drops: {text}");
     assert!(
         all.iter().all(|check| check["level"] != "problem" || check["fix"].is_string()),
         "each with its fix: {text}"
@@ -261,6 +263,7 @@ fn doctor_finds_what_is_broken(cluster: &Cluster, agent: u32) {
         "sysctl -qw net.ipv4.ip_forward=1",
         "iptables -X KUBE-SVC-ABCDEFGHIJKLMNOP",
         "ip link del kube-ipvs0",
+        "nft delete table inet guard",
     ] {
         cluster.on_node(1, line).unwrap();
     }

@@ -33,19 +33,31 @@ pub struct Obstacle {
     pub by_policy: bool,
 }
 
-impl fmt::Display for Obstacle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Obstacle {
+    /// What is wrong.
+    pub fn what(&self) -> String {
         let Obstacle { family, table, chain, by_policy } = self;
         let how = if *by_policy { "by its policy" } else { "by a rule without a condition" };
-        write!(
-            f,
+        format!(
             "chain {chain} of table {family} {table} drops {how} what it does not accept itself, even if kube-router \
-             accepts it: accept traffic of pods and services there"
-        )?;
+             accepts it"
+        )
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        let Obstacle { family, table, chain, by_policy } = self;
+        let mut remedy = "accept traffic of pods and services there".to_owned();
         if *by_policy {
-            write!(f, ", or: nft chain {family} {table} {chain} '{{ policy accept; }}'")?;
+            remedy += &format!(", or: nft chain {family} {table} {chain} '{{ policy accept; }}'");
         }
-        Ok(())
+        remedy
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what(), self.remedy())
     }
 }
 

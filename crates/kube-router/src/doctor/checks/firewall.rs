@@ -9,7 +9,19 @@ pub(in crate::doctor) fn all(facts: &Facts) -> Vec<Check> {
     checks.extend(mixed(facts));
     checks.push(kube_proxy(facts));
     checks.extend(docker(facts));
+    checks.extend(obstacles(facts));
     checks
+}
+
+/// Chains of nft's own tables. Those of iptables, which are there, too, are not among them: with iptables ours come first,
+/// and of a FORWARD that drops [`docker`] speaks.
+fn obstacles(facts: &Facts) -> impl Iterator<Item = Check> {
+    let nftables = facts.runs.filter == PacketFilter::Nftables;
+    let others = facts.obstacles.iter().filter(move |obstacle| {
+        let of_iptables = obstacle.family != "inet" && obstacle.table == "filter";
+        !of_iptables || (nftables && obstacle.chain != "FORWARD")
+    });
+    others.map(|obstacle| Check::warning("nftables", obstacle.what(), obstacle.remedy()))
 }
 
 fn programs(facts: &Facts) -> Check {
@@ -150,6 +162,8 @@ fn docker(facts: &Facts) -> Option<Check> {
 
 #[cfg(test)]
 mod tests {
+    use linux::nftables::obstacles::Obstacle;
+
     use super::*;
     use crate::doctor::Level;
     use crate::doctor::wanted::Wanted;
@@ -213,6 +227,32 @@ mod tests {
             ("-A DOCKER-USER -o kube-bridge -j ACCEPT\n", "-A FORWARD -i kube-bridge -j ACCEPT\n");
         assert_eq!(with(inbound).level, Level::Problem, "one way only");
         assert_eq!(with(&format!("{inbound}{outbound}")).level, Level::Fine);
+    }
+
+    #[test]
+    fn chains_of_others_that_drop_are_told_once() {
+        let obstacle = |family, table: &str, chain: &str| Obstacle {
+            family,
+            table: table.to_owned(),
+            chain: chain.to_owned(),
+            by_policy: true,
+        };
+        let mut facts = facts("");
+        facts.obstacles = vec![
+            obstacle("ip", "filter", "FORWARD"),
+            obstacle("ip6", "filter", "INPUT"),
+            obstacle("inet", "filter", "forward"),
+        ];
+        let chains = |facts: &Facts| -> Vec<String> {
+            obstacles(facts).map(|check| check.found.split(" drops").next().unwrap().to_owned()).collect()
+        };
+        assert_eq!(chains(&facts), ["chain forward of table inet filter"]);
+        facts.runs.filter = PacketFilter::Nftables;
+        assert_eq!(
+            chains(&facts),
+            ["chain INPUT of table ip6 filter", "chain forward of table inet filter"],
+            "what ours accept does not bind them"
+        );
     }
 
     #[test]
