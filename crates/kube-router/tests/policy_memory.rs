@@ -3,6 +3,8 @@
 
 #![allow(clippy::expect_used)] // a test, though not only in functions marked so
 
+mod memory;
+
 use kube_router::kube::convert::Wire;
 use kube_router::kube::interner::Interner;
 use kube_router::kube::model::Kind;
@@ -10,6 +12,7 @@ use kube_router::kube::model::WatchEvent;
 use kube_router::kube::wire;
 use kube_router::network_policy::{Index, Touched};
 use kube_router::store::Store;
+use memory::resident;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,12 +22,6 @@ const APPS: usize = 1000;
 const NODES: usize = 2000;
 /// Bytes a pod may cost: the store's and the index's share of what a large cluster may cost in all; about 515 are measured.
 const BUDGET: usize = 640;
-
-fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("procfs");
-    let pages: usize = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("resident pages");
-    pages * 4096
-}
 
 fn pod(number: usize) -> String {
     let app = number % APPS;

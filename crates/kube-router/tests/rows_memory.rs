@@ -4,6 +4,8 @@
 
 #![allow(clippy::expect_used)] // a test, though not only in functions marked so
 
+mod memory;
+
 use std::time::Instant;
 
 use cap::Cap;
@@ -20,6 +22,7 @@ use kube_router::store::Store;
 use linux::lane::Job;
 use linux::reconciler::Reconciler;
 use linux::row::{LaneName, Table};
+use memory::resident;
 use serde::de::DeserializeOwned;
 
 #[global_allocator]
@@ -173,10 +176,4 @@ fn slice(number: usize) -> String {
             "ports": [{{"name": "http", "port": 8080, "protocol": "TCP"}}], "endpoints": [{}]}}"#,
         endpoints.join(",")
     )
-}
-
-fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("procfs");
-    let pages: usize = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("resident pages");
-    pages * 4096
 }

@@ -3,11 +3,14 @@
 
 #![allow(clippy::expect_used)] // a test, though not only in functions marked so
 
+mod memory;
+
 use kube_router::kube::convert::Wire;
 use kube_router::kube::interner::Interner;
 use kube_router::kube::model::{Kind, WatchEvent};
 use kube_router::kube::wire;
 use kube_router::store::Store;
+use memory::resident;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -17,12 +20,6 @@ const ENDPOINTS: usize = 100;
 const NODES: usize = 2000;
 /// Bytes an endpoint may cost.
 const BUDGET: usize = 512;
-
-fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("procfs");
-    let pages: usize = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("resident pages");
-    pages * 4096
-}
 
 fn slice(number: usize) -> String {
     let endpoints: Vec<String> = (0..ENDPOINTS)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lab::api_server::Resource;
 use lab::cluster::{Cluster, eventually};
-use lab::probe::{Failure, Protocol};
+use lab::probe::{Failure, Protocol, Talking};
 use serde_json::{Value, json};
 
 use crate::setup::{
@@ -293,17 +293,7 @@ async fn endpoints_come_and_go(cluster: &Cluster) {
     reach("ready again", &cells, &["web-1", "web-2"]).await;
 
     // A connection to each, whichever it gets.
-    let mut open = Vec::new();
-    for cell in cells.iter().chain(&cells) {
-        open.push(
-            cell.0
-                .clone()
-                .patience(ONCE)
-                .talk(Protocol::Tcp, cell.2, Duration::from_millis(50))
-                .await
-                .unwrap(),
-        );
-    }
+    let open = two_of_each(&cells).await;
     let leaving = pod_ips(cluster, "web-2")[0];
     let delete = |name: &str| cluster.api().delete(Resource::Pods, Some("default"), name, Some(900)).unwrap();
     delete("web-2");
@@ -328,23 +318,22 @@ async fn endpoints_come_and_go(cluster: &Cluster) {
     one_is_torn_away(cluster, &cells).await;
 }
 
+/// Two open connections of each cell: with rr, one for each of two endpoints.
+async fn two_of_each(cells: &[Cell]) -> Vec<Talking> {
+    let mut open = Vec::new();
+    for (probe, protocol, to) in cells.iter().chain(cells) {
+        let probe = probe.clone().patience(ONCE);
+        open.push(probe.talk(*protocol, *to, Duration::from_millis(50)).await.unwrap());
+    }
+    open
+}
+
 /// A pod that vanishes without notice, real server and all, takes nobody else's connections along.
 async fn one_is_torn_away(cluster: &Cluster, cells: &[Cell]) {
     pod(cluster, "web-4", 2, "web");
     ready(cluster, &["web-4"]).await;
     reach("two ready ones again", cells, &["web-3", "web-4"]).await;
-    // With rr, two of each family are one for each pod.
-    let mut open = Vec::new();
-    for cell in cells.iter().chain(cells) {
-        open.push(
-            cell.0
-                .clone()
-                .patience(ONCE)
-                .talk(Protocol::Tcp, cell.2, Duration::from_millis(50))
-                .await
-                .unwrap(),
-        );
-    }
+    let open = two_of_each(cells).await;
     let torn = pod_ips(cluster, "web-4");
     cluster.api().delete(Resource::Pods, Some("default"), "web-4", Some(0)).unwrap();
     for ip in torn {

@@ -12,14 +12,10 @@ use hashbrown::HashMap;
 use super::entry::Entry;
 use super::{LaneState, Reconciler};
 use crate::lane::Change;
-use crate::row::{Key, LaneName, Row, SetKey};
-use crate::rule::Rule;
+use crate::row::{Key, LaneName, Row};
 
 /// Most changes in one batch: large enough to be cheap per row, small enough that a lane answers within a second.
 const BATCH: usize = 8192;
-
-/// Chains that lead one to the next from a verdict on: of a pod, of pods restricted alike, of a policy; and sets below.
-const CHAINS_IN_A_ROW: usize = 6;
 
 /// What is to become of a pending key now.
 enum Verdict {
@@ -35,14 +31,14 @@ enum Verdict {
 
 /// A batch being put together.
 #[derive(Default)]
-struct Draft {
-    stage_of: HashMap<Key, usize>,
+pub(super) struct Draft {
+    pub(super) stage_of: HashMap<Key, usize>,
     stages: Vec<Vec<Change>>,
     removals: Vec<Change>,
     /// Placed since somebody looked for those who wait for them; only what is waited for, for most is not.
     fresh: Vec<Key>,
     /// Not yet placed: rows that begin to look into a verdict map, which come after all that comes into it.
-    lookers: BTreeSet<Key>,
+    pub(super) lookers: BTreeSet<Key>,
 }
 
 impl Draft {
@@ -113,69 +109,6 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         stages
     }
 
-    /// The verdict map a wanted row begins to look into, if it does.
-    fn begins_to_look(&self, key: &Key) -> Option<Key> {
-        let Key::Chain(chain) = key else { return None };
-        let entry = self.entries.get(key)?;
-        let Row::Chain(rules) = entry.desired()? else { return None };
-        let name = rules.iter().find_map(Rule::verdict_map)?;
-        let looks = |row: &Row| matches!(row, Row::Chain(rules) if rules.iter().any(|rule| rule.verdict_map() == Some(name)));
-        let map = SetKey { family: chain.family, name: name.clone() };
-        (!entry.actual().is_some_and(looks)).then_some(Key::VerdictMap(map))
-    }
-
-    /// Places rows that begin to look into a verdict map, behind every verdict of it in this batch: packets that found none
-    /// would pass unjudged, or be refused. Those whose map is still to get others are left for later. Whether any was placed.
-    /// O(verdicts of the maps), once for each first look into a map.
-    fn place_lookers(
-        &self,
-        pending: &BTreeSet<Key>,
-        parked: &mut BTreeMap<Key, Vec<Key>>,
-        draft: &mut Draft,
-    ) -> bool {
-        let mut placed = false;
-        for key in std::mem::take(&mut draft.lookers) {
-            let Some(map) = self.begins_to_look(&key) else { continue };
-            let verdicts: Vec<&Key> = contents(&self.entries, &map).collect();
-            if verdicts.iter().any(|verdict| self.is_on_its_way(verdict, pending, draft)) {
-                draft.lookers.insert(key);
-                continue;
-            }
-            let in_batch = verdicts.into_iter().filter(|verdict| draft.stage_of.contains_key(*verdict));
-            let behind = in_batch.cloned().collect();
-            if let Some(missing) = self.place_behind(&key, behind, draft) {
-                parked.insert(key, missing);
-            }
-            placed = true;
-        }
-        placed
-    }
-
-    /// Whether a verdict that is wanted and not there will be, though not by this batch.
-    fn is_on_its_way(&self, verdict: &Key, pending: &BTreeSet<Key>, draft: &Draft) -> bool {
-        let lacks = |entry: &Entry| entry.actual().is_none() || self.is_being_removed(verdict);
-        let wanted = self.entries.get(verdict).is_some_and(|entry| entry.desired().is_some() && lacks(entry));
-        let in_hand = pending.contains(verdict) || draft.stage_of.contains_key(verdict);
-        wanted && (pending.contains(verdict) || (!in_hand && !self.is_obstructed(verdict, CHAINS_IN_A_ROW)))
-    }
-
-    /// Whether a row that is wanted and not there, or something it needs, was refused, so that it may never come.
-    fn is_obstructed(&self, key: &Key, depth: usize) -> bool {
-        let Some(entry) = self.entries.get(key) else { return false };
-        let Some(row) = entry.desired() else { return entry.actual().is_none() };
-        if entry.actual().is_some() {
-            return false;
-        }
-        let rests = entry.refused().is_some_and(|refused| refused.retry_at.is_some());
-        rests
-            || depth == 0
-            || row
-                .stands_on(key)
-                .iter()
-                .chain(&row.goes_with(key))
-                .any(|need| self.is_obstructed(need, depth - 1))
-    }
-
     fn park(&mut self, key: &Key, missing: Vec<Key>) {
         for prerequisite in missing {
             self.waiting.park(prerequisite, key.clone());
@@ -208,7 +141,7 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
     }
 
     /// The same, behind these of the draft, too.
-    fn place_behind(&self, key: &Key, behind: Vec<Key>, draft: &mut Draft) -> Option<Vec<Key>> {
+    pub(super) fn place_behind(&self, key: &Key, behind: Vec<Key>, draft: &mut Draft) -> Option<Vec<Key>> {
         let entry = self.entries.get(key)?;
         match self.judge(key, entry, &draft.stage_of) {
             Verdict::Stage(stage, mut after) => {
@@ -293,7 +226,7 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
     }
 
     /// Whether a lane has been told to remove it: wanted again meanwhile, it is there only after the lane's next job.
-    fn is_being_removed(&self, key: &Key) -> bool {
+    pub(super) fn is_being_removed(&self, key: &Key) -> bool {
         self.lanes.get(&key.lane()).is_some_and(|state| state.in_flight.get(key) == Some(&None))
     }
 

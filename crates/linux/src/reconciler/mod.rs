@@ -24,6 +24,7 @@ mod claims;
 mod dispute;
 mod entry;
 mod gate;
+mod looking;
 mod quarrel;
 mod reading;
 mod retry;
