@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lab::api_server::Resource;
 use lab::cluster::{Cluster, eventually};
-use lab::probe::{Failure, Probe, Protocol};
+use lab::probe::{Failure, ONCE, Probe, Protocol};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(120);
@@ -76,7 +76,7 @@ async fn pods_live_and_die_by_their_objects() {
     assert_eq!(address(&host, 0), cluster.node(2).unwrap().addresses()[0]);
 
     // The addresses in the status answer, across nodes, in both families and protocols.
-    let probe = cluster.pod_probe("default", "web-1").expect("it runs").patience(Duration::from_secs(60));
+    let probe = cluster.pod_probe("default", "web-1").expect("it runs").patience(ONCE);
     for family in [0, 1] {
         assert_eq!(who(&probe, Protocol::Tcp, address(&two, family), 80).await, Ok("web-2".into()));
         assert_eq!(who(&probe, Protocol::Udp, address(&two, family), 53).await, Ok("web-2".into()));

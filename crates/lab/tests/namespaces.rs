@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lab::node::{Fabric, Families, Node, Outside, Pod, route_pods};
-use lab::probe::{Failure, Probe, Protocol, matrix};
+use lab::probe::{Failure, ONCE, Probe, Protocol, matrix};
 use lab::process::{command, run};
 
 struct Lab {
@@ -117,7 +117,7 @@ async fn a_broken_conversation_says_when_and_how() {
     let server = Probe::new("server", lab.pods[0].namespace());
     let port = server.serve(Protocol::Tcp, 80).await.expect("port");
     let to = SocketAddr::new(lab.pods[0].addresses()[0], 80);
-    let client = Probe::new("client", lab.pods[5].namespace()).patience(Duration::from_secs(60));
+    let client = Probe::new("client", lab.pods[5].namespace()).patience(ONCE);
     let every = Duration::from_millis(20);
     let whole = client.talk(Protocol::Tcp, to, every).await.expect("opens");
     let broken = client.talk(Protocol::Tcp, to, every).await.expect("opens");
@@ -154,7 +154,7 @@ async fn udp_answers_from_the_address_asked() {
     }
     let server = Probe::new("server", lab.nodes[0].namespace());
     let _port = server.serve(Protocol::Udp, 5353).await.expect("port");
-    let client = Probe::new("client", lab.outside.namespace()).patience(Duration::from_secs(60));
+    let client = Probe::new("client", lab.outside.namespace()).patience(ONCE);
     for to in ["198.51.100.7:5353", "[fd99::7]:5353"] {
         let answer = client.ask(Protocol::Udp, to.parse().expect("address")).await;
         assert_eq!(answer.map(|answer| answer.by), Ok("server".to_owned()), "{to}");
@@ -223,7 +223,7 @@ async fn sctp_is_asked_and_answered() {
     let lab = lab(Families::Dual, 1);
     let server = Probe::new("server", lab.pods[0].namespace());
     let port = server.serve(Protocol::Sctp, 3868).await.expect("port");
-    let client = Probe::new("client", lab.pods[5].namespace()).patience(Duration::from_secs(60));
+    let client = Probe::new("client", lab.pods[5].namespace()).patience(ONCE);
     for (family, address) in lab.pods[0].addresses().iter().enumerate() {
         let to = SocketAddr::new(*address, 3868);
         let answer = client.ask(Protocol::Sctp, to).await.expect("answered");

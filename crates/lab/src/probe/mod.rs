@@ -24,6 +24,8 @@ use crate::node::Namespace;
 /// How long a question waits for its answer unless told otherwise. Long enough for one lost SYN (retransmitted after a
 /// second) to be repaired.
 pub const PATIENCE: Duration = Duration::from_secs(3);
+/// How late an answer may be to a question that is asked once only: on a machine that stands still nothing is lost by that.
+pub const ONCE: Duration = Duration::from_secs(60);
 
 /// Asks and answers in one namespace.
 #[derive(Debug, Clone)]

@@ -8,12 +8,12 @@ use lab::api_server::Resource;
 use lab::cluster::Cluster;
 use lab::node::Families;
 use lab::policy::Packet;
-use lab::probe::{Asking, Protocol};
+use lab::probe::{Asking, ONCE, Protocol};
 use serde_json::json;
 
 use crate::changes::{base, change};
 use crate::fence::Fence;
-use crate::stage::{ONCE, SOON, Stage, holds};
+use crate::stage::{SOON, Stage, holds};
 use crate::tables::{NFTABLES, cluster, logs};
 
 /// Connections a second, all probes together.

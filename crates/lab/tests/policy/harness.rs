@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use lab::cluster::{Cluster, attempts};
 use lab::policy::{Port, Truth, ask};
-use lab::probe::Protocol;
+use lab::probe::{ONCE, Protocol};
 
-use crate::stage::{ONCE, SOON, Stage, flows, holds, is_cut, patience};
+use crate::stage::{SOON, Stage, flows, holds, is_cut, patience};
 
 fn ports() -> Vec<Port> {
     ["80/TCP", "81/TCP", "80/UDP", "81/UDP", "80/SCTP", "81/SCTP"].map(|port| port.parse().unwrap()).to_vec()

@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use lab::api_server::Resource;
 use lab::cluster::{Cluster, eventually, is_ready};
-use lab::probe::{Hearing, Protocol};
+use lab::probe::{Hearing, ONCE, Protocol};
 use serde_json::{Value, json};
 
 use crate::operator::asked;
-use crate::stage::{ONCE, PATIENCE, SOON, flows, is_cut};
+use crate::stage::{PATIENCE, SOON, flows, is_cut};
 use crate::tables::{NFTABLES, logs};
 
 const FLAGS: [&str; 4] = [

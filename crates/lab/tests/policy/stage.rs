@@ -14,8 +14,6 @@ use crate::case::{Labels, Step, resolve};
 
 /// Bound of every wait: other work may have the machine.
 pub(crate) const SOON: Duration = Duration::from_secs(120);
-/// How late an answer may be to a question that is asked once only: on a machine that stands still nothing is lost by that.
-pub(crate) const ONCE: Duration = Duration::from_secs(60);
 
 pub(crate) const NAMESPACES: [&str; 3] = ["x", "y", "z"];
 /// A namespace that is not there at first. Cases may begin and end it; while it is there, its pods take part.

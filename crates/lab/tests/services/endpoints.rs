@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use lab::api_server::Resource;
 use lab::cluster::{Cluster, eventually};
-use lab::probe::{Failure, Protocol, Talking};
+use lab::probe::{Failure, ONCE, Protocol, Talking};
 use serde_json::{Value, json};
 
 use crate::setup::{
-    Cell, ONCE, SOON, cluster, cluster_ips, fails, in_pod, node_port, pod, pod_ips, reach, ready, service,
-    set_ready, tool, until,
+    Cell, SOON, cluster, cluster_ips, fails, in_pod, node_port, pod, pod_ips, reach, ready, service,
+    set_ready, tool, until, web_cells,
 };
 
 /// How long a silent client is remembered, where one waits for it to be forgotten.
@@ -37,9 +37,7 @@ async fn connections_go_where_the_service_says() {
 
 /// Cells over both families of a service's cluster IPs, TCP.
 fn tcp(cluster: &Cluster, client: &str, service: &Value) -> Vec<Cell> {
-    let probe = in_pod(cluster, client);
-    let ips = cluster_ips(service).into_iter();
-    ips.map(|ip| (probe.clone(), Protocol::Tcp, SocketAddr::new(ip, 80))).collect()
+    web_cells(&in_pod(cluster, client), service)
 }
 
 fn annotate(cluster: &Cluster, service: &str, annotations: Value) {

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use lab::api_server::{Availability, Resource};
 use lab::cluster::{Cluster, eventually};
-use lab::probe::{Asking, Probe, Protocol};
+use lab::probe::{Asking, ONCE, Probe, Protocol};
 use lab::process;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::setup::{
-    Cell, ONCE, SOON, cluster, cluster_ips, http, in_pod, log, metric, pod, programmed, reach, ready,
-    service, snapshot, tool,
+    Cell, SOON, cluster, http, in_pod, log, metric, pod, programmed, reach, ready, service, snapshot, tool,
+    web_cells,
 };
 
 /// Questions a second, each on a connection of its own.
@@ -30,7 +30,7 @@ async fn connections_do_not_notice() {
     }
     ready(&cluster, &["web-1", "web-2", "c-1"]).await;
     let probe = in_pod(&cluster, "c-1").patience(ONCE);
-    let cells = cells_of(&probe, &web);
+    let cells = web_cells(&probe, &web);
     reach("before", &cells, &["web-1", "web-2"]).await;
     let other = Other::new(&cluster, &probe).await;
     let control = probe.rate(Protocol::Tcp, cells[0].2, RATE, Duration::from_secs(3)).finish().await;
@@ -43,11 +43,6 @@ async fn connections_do_not_notice() {
     stopped(&mut cluster, &cells).await;
 }
 
-fn cells_of(probe: &Probe, service: &Value) -> Vec<Cell> {
-    let cell = |ip| (probe.clone(), Protocol::Tcp, SocketAddr::new(ip, 80));
-    cluster_ips(service).into_iter().map(cell).collect()
-}
-
 /// Another service with the same pods behind it, whose endpoints change while the first one's connections go on: those to an
 /// endpoint that goes would end with it, as `--ipvs-graceful-termination=false` has it.
 struct Other {
@@ -57,7 +52,7 @@ struct Other {
 impl Other {
     async fn new(cluster: &Cluster, probe: &Probe) -> Self {
         let selected = json!({ "spec": { "selector": { "app": null, "other": "yes" } } });
-        let cells = cells_of(probe, &service(cluster, "other", "web", selected));
+        let cells = web_cells(probe, &service(cluster, "other", "web", selected));
         for pod in ["web-1", "web-2"] {
             Self::selects(cluster, pod, true);
         }
@@ -247,7 +242,7 @@ async fn watches_break(cluster: &Cluster, probe: &Probe) {
     for (number, (about, break_it)) in breaks.into_iter().enumerate() {
         break_it();
         let web = service(cluster, &format!("after-{number}"), "web", json!({}));
-        reach(about, &cells_of(probe, &web), &["web-1", "web-2"]).await;
+        reach(about, &web_cells(probe, &web), &["web-1", "web-2"]).await;
         cluster.api().delete(Resource::Services, Some("default"), &format!("after-{number}"), None).unwrap();
     }
     assert!(metric(cluster, 1, "kube_router_watch_synced{resource=\"Service\"}") > 0.0);

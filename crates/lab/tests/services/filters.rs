@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lab::cluster::Cluster;
-use lab::probe::{Failure, Protocol};
+use lab::probe::{Failure, ONCE, Protocol};
 use serde_json::json;
 
 use crate::setup::{
-    Cell, NFTABLES, ONCE, agent_program, cluster, cluster_ips, fails, flags, in_pod, node_port, pod,
-    programmed, reach, ready, service, tool, until,
+    Cell, NFTABLES, agent_program, cluster, cluster_ips, fails, flags, in_pod, node_port, pod, programmed,
+    reach, ready, service, tool, until,
 };
 
 const IPTABLES: &str = "--firewall-backend=iptables";

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use lab::api_server::{Availability, Resource};
 use lab::cluster::Cluster;
-use lab::probe::Protocol;
+use lab::probe::{ONCE, Protocol};
 use lab::process;
 use serde_json::json;
 
 use crate::setup::{
-    ONCE, SOON, agent_program, cluster_ips, in_pod, metric, pod, pod_ips, programmed, reach, ready, service,
+    SOON, agent_program, cluster_ips, in_pod, metric, pod, pod_ips, programmed, reach, ready, service,
     set_ready, snapshot, tool, try_snapshot, until,
 };
 

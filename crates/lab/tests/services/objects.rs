@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::setup::{
     Cell, SOON, cluster, cluster_ips, http, in_pod, log, metric, pod, pod_ips, reach, ready, service, tool,
-    until,
+    until, web_cells,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -24,11 +24,7 @@ async fn odd_objects_do_not_disturb_others() {
     }
     ready(&cluster, &["web-1", "other-1", "c-1"]).await;
     let probe = in_pod(&cluster, "c-1");
-    let cells: Vec<Cell> = cluster_ips(&web)
-        .into_iter()
-        .map(|ip| (probe.clone(), Protocol::Tcp, SocketAddr::new(ip, 80)))
-        .collect();
-    reach("an ordinary service", &cells, &["web-1"]).await;
+    reach("an ordinary service", &web_cells(&probe, &web), &["web-1"]).await;
 
     not_ours(&cluster).await;
     without_a_selector(&cluster).await;
@@ -37,11 +33,7 @@ async fn odd_objects_do_not_disturb_others() {
     malformed(&cluster).await;
     five_thousand_endpoints(&cluster).await;
     let younger = cluster.api().get(Resource::Services, Some("default"), "aa-younger").unwrap();
-    let cells: Vec<Cell> = cluster_ips(&younger)
-        .into_iter()
-        .map(|ip| (probe.clone(), Protocol::Tcp, SocketAddr::new(ip, 80)))
-        .collect();
-    reach("an ordinary service after all that", &cells, &["other-1"]).await;
+    reach("an ordinary service after all that", &web_cells(&probe, &younger), &["other-1"]).await;
     let (status, body) = http(&cluster, 1, "http://127.0.0.1:20244/healthz");
     assert_eq!(status, 200, "{body}");
 }
@@ -182,8 +174,7 @@ async fn malformed(cluster: &Cluster) {
     }
     let after = service(cluster, "after", "web", json!({}));
     let probe = in_pod(cluster, "c-1");
-    let ips = cluster_ips(&victim).into_iter().chain(cluster_ips(&after));
-    let cells: Vec<Cell> = ips.map(|ip| (probe.clone(), Protocol::Tcp, SocketAddr::new(ip, 80))).collect();
+    let cells = [web_cells(&probe, &victim), web_cells(&probe, &after)].concat();
     reach("the good endpoints, and a service after them", &cells, &["web-1"]).await;
     let told = || async {
         let log = log(cluster, 1);

@@ -16,8 +16,6 @@ use serde_json::{Value, json};
 pub(crate) const SOON: Duration = Duration::from_secs(180);
 /// For an answer that must come: a late one is not a lost one.
 pub(crate) const LATEST: Duration = Duration::from_secs(15);
-/// How late an answer may be to a question that is asked once only: on a machine that stands still nothing is lost by that.
-pub(crate) const ONCE: Duration = Duration::from_secs(60);
 
 /// Flags of every agent: the service proxy alone, its ranges, metrics.
 pub(crate) const FLAGS: [&str; 6] = [
@@ -232,6 +230,12 @@ pub(crate) fn node_port(service: &Value, index: usize) -> u16 {
 
 /// One question: from where, how, to where.
 pub(crate) type Cell = (Probe, Protocol, SocketAddr);
+
+/// Port 80 of each cluster IP of a Service, by TCP.
+pub(crate) fn web_cells(probe: &Probe, service: &Value) -> Vec<Cell> {
+    let cell = |ip| (probe.clone(), Protocol::Tcp, SocketAddr::new(ip, 80));
+    cluster_ips(service).into_iter().map(cell).collect()
+}
 
 /// Tells what has been shown, and when: a failure then says how far the story came.
 fn shown(about: &str) {

@@ -37,8 +37,8 @@ pub(super) struct Draft {
     removals: Vec<Change>,
     /// Placed since somebody looked for those who wait for them; only what is waited for, for most is not.
     fresh: Vec<Key>,
-    /// Not yet placed: rows that begin to look into a verdict map, which come after all that comes into it.
-    pub(super) lookers: BTreeSet<Key>,
+    /// Not yet placed: rows that begin to look into a verdict map, each with the map, which come after all that comes into it.
+    pub(super) lookers: BTreeMap<Key, Key>,
 }
 
 impl Draft {
@@ -58,10 +58,6 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         while draft.len() < BATCH
             && let Some(key) = pending.pop_first()
         {
-            if self.begins_to_look(&key).is_some() {
-                draft.lookers.insert(key);
-                continue;
-            }
             let Some(missing) = self.place(&key, &mut draft) else { continue };
             // Most wait for something in another lane, and are not kept in hand meanwhile.
             if missing.iter().any(|need| pending.contains(need) || parked.contains_key(need)) {
@@ -88,18 +84,14 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
                 break;
             }
             for key in ready.into_keys() {
-                if self.begins_to_look(&key).is_some() {
-                    draft.lookers.insert(key);
-                } else {
-                    parked.extend(self.place(&key, &mut draft).map(|missing| (key, missing)));
-                }
+                parked.extend(self.place(&key, &mut draft).map(|missing| (key, missing)));
             }
         }
         for (key, missing) in parked {
             self.park(&key, missing);
         }
         let Draft { mut stages, removals, lookers, .. } = draft;
-        self.looking.extend(lookers);
+        self.looking.extend(lookers.into_keys());
         stages.push(removals);
         stages.retain(|stage| !stage.is_empty());
         if let Some(state) = self.lanes.get_mut(&lane) {
@@ -123,8 +115,7 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
             let entry = self.entries.get(key).filter(|entry| entry.desired().is_some() && entry.differs());
             // After a refusal, or, being displaced, in a quarrel.
             let rests = |entry: &Entry| {
-                entry.refused().is_some_and(|refused| refused.retry_at.is_some())
-                    || matches!(key, Key::ForeignRule(..)) && entry.actual().is_some()
+                entry.rests() || matches!(key, Key::ForeignRule(..)) && entry.actual().is_some()
             };
             key.lane() == lane
                 && entry.is_some_and(|entry| !rests(entry))
@@ -137,10 +128,14 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
 
     /// Puts a key into the draft, or says what it has to wait for.
     fn place(&self, key: &Key, draft: &mut Draft) -> Option<Vec<Key>> {
+        if let Some(map) = self.begins_to_look(key) {
+            draft.lookers.insert(key.clone(), map);
+            return None;
+        }
         self.place_behind(key, Vec::new(), draft)
     }
 
-    /// The same, behind these of the draft, too.
+    /// Puts a key into the draft behind these, too, or says what it has to wait for.
     pub(super) fn place_behind(&self, key: &Key, behind: Vec<Key>, draft: &mut Draft) -> Option<Vec<Key>> {
         let entry = self.entries.get(key)?;
         match self.judge(key, entry, &draft.stage_of) {
@@ -226,7 +221,7 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
     }
 
     /// Whether a lane has been told to remove it: wanted again meanwhile, it is there only after the lane's next job.
-    pub(super) fn is_being_removed(&self, key: &Key) -> bool {
+    fn is_being_removed(&self, key: &Key) -> bool {
         self.lanes.get(&key.lane()).is_some_and(|state| state.in_flight.get(key) == Some(&None))
     }
 
@@ -246,14 +241,15 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
     fn is_filling(&self, set: &Key) -> bool {
         let Some((state, first)) = self.lanes.get(&set.lane()).zip(first_content(set)) else { return false };
         let inside = |key: &&Key| key.container().as_ref() == Some(set);
-        let missing = |key: &Key| {
-            let entry = self.entries.get(key);
-            let lacks = |entry: &Entry| entry.actual().is_none() || self.is_being_removed(key);
-            entry.is_some_and(|entry| entry.desired().is_some() && lacks(entry))
-        };
         let pending = state.pending.range(&first..).take_while(inside);
         let in_flight = state.in_flight.range(&first..).map(|(key, _)| key).take_while(inside);
-        pending.chain(in_flight).any(missing)
+        pending.chain(in_flight).any(|key| self.is_missing(key))
+    }
+
+    /// Whether a row is wanted and not there, or not for long.
+    pub(super) fn is_missing(&self, key: &Key) -> bool {
+        let lacks = |entry: &Entry| entry.actual().is_none() || self.is_being_removed(key);
+        self.entries.get(key).is_some_and(|entry| entry.desired().is_some() && lacks(entry))
     }
 }
 

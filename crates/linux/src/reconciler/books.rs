@@ -102,7 +102,7 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
             return;
         }
         let differs = entry.differs();
-        let resting = entry.refused().is_some_and(|refused| refused.retry_at.is_some());
+        let resting = entry.rests();
         let Some(state) = self.lanes.get_mut(&key.lane()) else { return };
         if differs && !resting && !state.in_flight.contains_key(key) {
             state.pending.insert(key.clone());

@@ -164,6 +164,11 @@ impl Entry {
         self.rare.as_ref()?.refused.as_ref()
     }
 
+    /// Whether it was refused, and is not tried again before its pause is over.
+    pub(super) fn rests(&self) -> bool {
+        self.refused().is_some_and(|refused| refused.retry_at.is_some())
+    }
+
     pub(super) fn refused_mut(&mut self) -> Option<&mut Refused> {
         self.rare.as_mut()?.refused.as_mut()
     }

@@ -11,7 +11,6 @@ use std::hash::Hash;
 
 use super::Reconciler;
 use super::batch::{Draft, contents};
-use super::entry::Entry;
 use crate::row::{Key, Row, SetKey};
 use crate::rule::Rule;
 
@@ -32,7 +31,7 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
 
     /// Places rows that begin to look into a verdict map, behind every verdict of it in this batch: packets that found none
     /// would pass unjudged, or be refused. Those whose map is still to get others are left for later. Whether any was placed.
-    /// O(verdicts of the maps), once for each first look into a map.
+    /// O(verdicts of the maps, and chains below those that have to wait), for each first look into a map.
     pub(super) fn place_lookers(
         &self,
         pending: &BTreeSet<Key>,
@@ -40,11 +39,10 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         draft: &mut Draft,
     ) -> bool {
         let mut placed = false;
-        for key in std::mem::take(&mut draft.lookers) {
-            let Some(map) = self.begins_to_look(&key) else { continue };
+        for (key, map) in std::mem::take(&mut draft.lookers) {
             let verdicts: Vec<&Key> = contents(&self.entries, &map).collect();
             if verdicts.iter().any(|verdict| self.is_on_its_way(verdict, pending, draft)) {
-                draft.lookers.insert(key);
+                draft.lookers.insert(key, map);
                 continue;
             }
             let in_batch = verdicts.into_iter().filter(|verdict| draft.stage_of.contains_key(*verdict));
@@ -59,10 +57,9 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
 
     /// Whether a verdict that is wanted and not there will be, though not by this batch.
     fn is_on_its_way(&self, verdict: &Key, pending: &BTreeSet<Key>, draft: &Draft) -> bool {
-        let lacks = |entry: &Entry| entry.actual().is_none() || self.is_being_removed(verdict);
-        let wanted = self.entries.get(verdict).is_some_and(|entry| entry.desired().is_some() && lacks(entry));
-        let in_hand = pending.contains(verdict) || draft.stage_of.contains_key(verdict);
-        wanted && (pending.contains(verdict) || (!in_hand && !self.is_obstructed(verdict, CHAINS_IN_A_ROW)))
+        !draft.stage_of.contains_key(verdict)
+            && self.is_missing(verdict)
+            && (pending.contains(verdict) || !self.is_obstructed(verdict, CHAINS_IN_A_ROW))
     }
 
     /// Whether a row that is wanted and not there, or something it needs, was refused, so that it may never come.
@@ -72,8 +69,7 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         if entry.actual().is_some() {
             return false;
         }
-        let rests = entry.refused().is_some_and(|refused| refused.retry_at.is_some());
-        rests
+        entry.rests()
             || depth == 0
             || row
                 .stands_on(key)

@@ -96,12 +96,11 @@ pub(super) async fn health_ports(cluster: &Cluster, state: &State) -> Vec<Row> {
                 Error::NotYet { what, .. } => what,
                 other => other.to_string(),
             });
-            let holds = told.is_ok();
-            let (Ok(text) | Err(text)) = told;
-            if !holds {
+            if let Err(text) = &told {
                 let name = format!("{}/{}", service.namespace, service.name);
                 wrong.push(format!("{name} healthCheckNodePort {to}: {text}, not {expected}"));
             }
+            let (Ok(text) | Err(text)) = told;
             said.push(format!("{}: {text}", node.name));
         }
         rows.push(health_row(order, service, last, &said.join(", "), wrong));
