@@ -97,7 +97,7 @@ pub struct Reconciler<O> {
     lanes: BTreeMap<LaneName, LaneState>,
     /// Rows to look at again once this key is there.
     waiting: Waiting,
-    /// Rows to look at again after every report: they begin to look into verdict maps that are not filled yet.
+    /// Rows to look at again before every job: they begin to look into verdict maps that are not filled yet.
     looking: BTreeSet<Key>,
     /// How many rows that are still there must go before this key may be removed.
     holds: HashMap<Key, u32>,
@@ -178,6 +178,9 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
     /// back its report. O(rows that changed).
     pub fn next_job(&mut self, lane: LaneName, now: Instant) -> Option<Job> {
         self.release_retries(now);
+        for key in std::mem::take(&mut self.looking) {
+            self.touch(&key);
+        }
         let state = self.lanes.get_mut(&lane)?;
         if state.busy {
             return None;
@@ -237,9 +240,6 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         }
         for container in touched {
             self.wake(&container);
-        }
-        for key in std::mem::take(&mut self.looking) {
-            self.touch(&key);
         }
     }
 

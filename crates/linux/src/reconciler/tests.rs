@@ -562,6 +562,25 @@ fn a_map_is_looked_into_when_every_verdict_is_in_it() {
     }
 }
 
+/// What was waited for may be wanted no longer, and then nobody reports that it came.
+#[test]
+fn a_map_is_looked_into_when_what_it_waited_for_is_taken_back() {
+    let mut kernel = PickyKernel::default();
+    let (mut reconciler, mut now) = (Reconciler::<u8>::new(), Instant::now());
+    run_until_settled(&mut reconciler, &mut kernel, &mut now);
+    let mut claims = verdicts();
+    let second = claims.split_off(5);
+    reconciler.set(&1, claims);
+    reconciler.set(&2, second);
+    let stages = job(&mut reconciler, LaneName::Firewall, now);
+    write(&mut reconciler, &mut kernel, LaneName::Firewall, stages, now);
+    let frame = jumping("KUBE-FRAME", "").key;
+    assert!(reconciler.next_job(LaneName::Firewall, now).is_none() && !kernel.rows.contains_key(&frame));
+    reconciler.set(&2, Vec::new());
+    run_until_settled(&mut reconciler, &mut kernel, &mut now);
+    assert!(kernel.rows.contains_key(&frame));
+}
+
 #[test]
 fn a_refused_chain_keeps_no_other_verdict_from_being_looked_for() {
     for refused in ["KUBE-POD-2", "KUBE-ALIKE", "KUBE-POLICY"] {
