@@ -49,7 +49,10 @@ impl Core {
 
     /// Flows that connection tracking is to forget for what a lane has done. O(outcomes).
     fn flows_to_forget(&self, outcomes: &[(Key, Result<(), Refusal>)]) -> Vec<Question> {
-        let done = || outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).map(|(key, _)| key);
+        let serves =
+            |key: &&Key| matches!(key, Key::VirtualServer(_) | Key::RealServer(..) | Key::Address { .. });
+        let done =
+            || outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).map(|(key, _)| key).filter(serves);
         let gone = done().filter(|key| self.reconciler.desired(key).is_none()).filter_map(purge::flows_of);
         let come = done()
             .filter(|key| self.reconciler.desired(key).is_some() && self.reconciler.actual(key).is_none());

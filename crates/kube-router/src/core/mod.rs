@@ -151,7 +151,7 @@ impl Core {
             Input::Watch(events) => {
                 for event in events {
                     self.reporter.watch(&event);
-                    dirty.merge(self.store.apply(event));
+                    self.store.take_in(event, dirty);
                 }
             }
             Input::Lane(report) => self.take_report(report, now),

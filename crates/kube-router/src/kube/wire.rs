@@ -15,6 +15,8 @@ use super::lenient::Lenient;
 pub type List<T> = Lenient<Vec<Lenient<T>>>;
 /// Text that may be anything else.
 pub type Text = Lenient<String>;
+/// A large part of an object, out of line: an object is handed on a dozen times until it is converted.
+pub type Part<T> = Lenient<Box<T>>;
 
 /// Declares structs whose every field is optional and lenient, named as in JSON by camel case.
 macro_rules! wire {
@@ -49,9 +51,9 @@ wire! {
 
     /// Service
     Service {
-        metadata: Lenient<Meta>,
-        spec: Lenient<ServiceSpec>,
-        status: Lenient<ServiceStatus>,
+        metadata: Part<Meta>,
+        spec: Part<ServiceSpec>,
+        status: Part<ServiceStatus>,
     }
     /// `spec` of a Service.
     ServiceSpec {
@@ -102,7 +104,7 @@ wire! {
 
     /// EndpointSlice
     EndpointSlice {
-        metadata: Lenient<Meta>,
+        metadata: Part<Meta>,
         address_type: Text,
         ports: List<EndpointPort>,
         endpoints: List<Endpoint>,
@@ -128,9 +130,9 @@ wire! {
 
     /// Node
     Node {
-        metadata: Lenient<Meta>,
-        spec: Lenient<NodeSpec>,
-        status: Lenient<NodeStatus>,
+        metadata: Part<Meta>,
+        spec: Part<NodeSpec>,
+        status: Part<NodeStatus>,
     }
     /// `spec` of a Node.
     NodeSpec {
@@ -152,9 +154,9 @@ wire! {
 
     /// Pod
     Pod {
-        metadata: Lenient<Meta>,
-        spec: Lenient<PodSpec>,
-        status: Lenient<PodStatus>,
+        metadata: Part<Meta>,
+        spec: Part<PodSpec>,
+        status: Part<PodStatus>,
     }
     /// `spec` of a Pod.
     PodSpec {
@@ -190,13 +192,13 @@ wire! {
 
     /// Namespace
     Namespace {
-        metadata: Lenient<Meta>,
+        metadata: Part<Meta>,
     }
 
     /// NetworkPolicy
     NetworkPolicy {
-        metadata: Lenient<Meta>,
-        spec: Lenient<NetworkPolicySpec>,
+        metadata: Part<Meta>,
+        spec: Part<NetworkPolicySpec>,
     }
     /// `spec` of a NetworkPolicy.
     NetworkPolicySpec {

@@ -82,6 +82,12 @@ impl Store {
     /// a list: O(objects of the kind), and O(1) for the first list.
     pub fn apply(&mut self, event: WatchEvent) -> Dirty {
         let mut dirty = Dirty::default();
+        self.take_in(event, &mut dirty);
+        dirty
+    }
+
+    /// As [`Self::apply`], of one event of many.
+    pub fn take_in(&mut self, event: WatchEvent, dirty: &mut Dirty) {
         match event {
             WatchEvent::ListBegins(kind) => {
                 let known = self.known(kind);
@@ -92,18 +98,18 @@ impl Store {
             WatchEvent::Applied(object, objections) => {
                 let (kind, id) = (object.kind(), object.id());
                 self.named(kind, &id);
-                self.object_to(kind, &id, objections, &mut dirty);
-                self.insert(object, &mut dirty);
+                self.object_to(kind, &id, objections, dirty);
+                self.insert(object, dirty);
             }
             WatchEvent::Ignored(kind, id, objections) => {
                 self.named(kind, &id);
-                self.remove(kind, &id, &mut dirty);
-                self.object_to(kind, &id, objections, &mut dirty);
+                self.remove(kind, &id, dirty);
+                self.object_to(kind, &id, objections, dirty);
             }
             WatchEvent::Deleted(kind, id) => {
                 self.named(kind, &id);
-                self.remove(kind, &id, &mut dirty);
-                self.object_to(kind, &id, Vec::new(), &mut dirty);
+                self.remove(kind, &id, dirty);
+                self.object_to(kind, &id, Vec::new(), dirty);
             }
             WatchEvent::ListEnds(kind) => {
                 let watch = self.watches.entry(kind).or_default();
@@ -112,14 +118,13 @@ impl Store {
                     dirty.synced.insert(kind);
                 }
                 for id in gone {
-                    self.remove(kind, &id, &mut dirty);
-                    self.object_to(kind, &id, Vec::new(), &mut dirty);
+                    self.remove(kind, &id, dirty);
+                    self.object_to(kind, &id, Vec::new(), dirty);
                 }
             }
             WatchEvent::Broken(kind, why) => self.watches.entry(kind).or_default().broken = Some(why),
             WatchEvent::Mended(kind) => self.watches.entry(kind).or_default().broken = None,
         }
-        dirty
     }
 
     /// Takes in what the CNI plugin says of a pod it wires. O(log n).

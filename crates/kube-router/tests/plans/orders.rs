@@ -124,7 +124,7 @@ fn every_claim_waits_for_what_it_needs() {
     // What is waited for, and what a row stands on, is wanted by somebody: nothing waits in vain.
     let rows = cluster.rows(|_| true);
     for claim in cluster.wanted.values().flatten() {
-        for needed in claim.after.iter().chain(&claim.row.stands_on(&claim.key)) {
+        for needed in claim.after.iter().chain(&claim.row.holds(&claim.key)) {
             assert!(rows.contains_key(needed), "{:?} needs {needed:?}, which nobody wants", claim.key);
         }
     }

@@ -258,9 +258,8 @@ fn change(key: &Key, entry: &Entry, after: Vec<Key>) -> Change {
 }
 
 fn note_in_flight(state: &mut LaneState, stages: &[Vec<Change>]) {
-    for change in stages.iter().flatten() {
-        state.in_flight.insert(change.key.clone(), change.to.clone());
-    }
+    // At once: what is in order already, as within a stage it mostly is, is not looked for one by one.
+    state.in_flight = stages.iter().flatten().map(|change| (change.key.clone(), change.to.clone())).collect();
 }
 
 /// Keys of what lives in `container`, which the order of keys puts side by side. O(log n + contents).

@@ -9,11 +9,23 @@ use crate::row::{Key, Row};
 
 impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
     pub(super) fn want(&mut self, key: Key, row: Row, owner: &O, id: OwnerNumber) {
-        let row = self.agreed(&key, row, owner);
-        let entry = self.entries.entry(key.clone()).or_default();
+        let mut entry = self.entries.entry(key.clone()).or_default();
+        let mut row = row;
+        if entry.desired().is_some_and(|wanted| *wanted != row) || self.disputes.has(&key) {
+            row = self.agreed(&key, row, owner);
+            entry = self.entries.entry(key.clone()).or_default();
+        }
         entry.add_claimant(id);
         if entry.desired() != Some(&row) {
             let (returns, was_refused) = (entry.actual().is_some(), entry.refused().is_some());
+            if !returns && !was_refused {
+                // Nearly every row of a start: nothing depends on it yet but that it is written.
+                let is_new = entry.set_desired(Some(row)).is_none();
+                entry.take_holding();
+                self.count(&key).desired += usize::from(is_new);
+                self.queue(&key, true);
+                return;
+            }
             if entry.set_desired(Some(row)).is_none() {
                 let released = entry.take_holding();
                 self.count(&key).desired += 1;
@@ -101,27 +113,38 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
             }
             return;
         }
-        let differs = entry.differs();
-        let resting = entry.rests();
+        let due = entry.differs() && !entry.rests();
+        self.queue(key, due);
+    }
+
+    /// Makes a key pending, or no longer.
+    fn queue(&mut self, key: &Key, due: bool) {
         let Some(state) = self.lanes.get_mut(&key.lane()) else { return };
-        if differs && !resting && !state.in_flight.contains_key(key) {
+        if due && !state.in_flight.contains_key(key) {
             state.pending.insert(key.clone());
         } else {
             state.pending.remove(key);
         }
     }
 
+    /// What a lane was told to do with a row is done, and the row no longer in flight.
     pub(super) fn succeeded(&mut self, key: &Key, now_there: Option<Row>) {
         let removed = now_there.is_none();
-        self.set_actual(key, now_there);
-        self.forget_refusal(key);
+        let (as_wanted, was_refused) = self.set_actual(key, now_there);
+        if was_refused {
+            self.forget_refusal(key);
+        }
         if removed {
             self.contents_died(key);
         }
+        if !as_wanted {
+            self.touch(key);
+        }
     }
 
-    /// Changes what is believed to be there, and with it what holds what.
-    pub(super) fn set_actual(&mut self, key: &Key, row: Option<Row>) {
+    /// Changes what is believed to be there, and with it what holds what. Says whether it is as wanted now, and whether an
+    /// earlier change was refused.
+    pub(super) fn set_actual(&mut self, key: &Key, row: Option<Row>) -> (bool, bool) {
         let needed_after = row.as_ref().map(|row| outside_needs(key, row)).unwrap_or_default();
         for needed in needed_after {
             *self.holds.entry(needed).or_default() += 1;
@@ -135,6 +158,7 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         let held = if vanished { entry.take_holding() } else { Vec::new() };
         // While the row is wanted, what its dropped claims stood on is only noted, not held.
         let released = if entry.desired().is_none() { held } else { Vec::new() };
+        let standing = (entry.is_as_wanted(), entry.refused().is_some());
         let count = self.count(key);
         count.actual = count.actual + usize::from(appeared) - usize::from(vanished);
         for needed in needed_before.iter().chain(released.iter()) {
@@ -143,6 +167,7 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         if appeared {
             self.wake(key);
         }
+        standing
     }
 
     pub(super) fn release(&mut self, key: &Key) {
@@ -160,8 +185,11 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
     }
 }
 
-/// What a row stands on besides its container, which removal need not wait for.
+/// What may go only after a row, besides its container, which removal need not wait for.
 fn outside_needs(key: &Key, row: &Row) -> Vec<Key> {
+    if matches!(row, Row::Member) {
+        return Vec::new();
+    }
     let container = key.container();
-    row.stands_on(key).into_iter().filter(|needed| Some(needed) != container.as_ref()).collect()
+    row.holds(key).into_iter().filter(|needed| Some(needed) != container.as_ref()).collect()
 }

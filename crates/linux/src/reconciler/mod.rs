@@ -35,6 +35,7 @@ mod waiting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use claims::Claim;
@@ -49,7 +50,7 @@ use quarrel::Quarrels;
 use waiting::Waiting;
 
 use crate::lane::{Job, Refusal};
-use crate::row::{Key, LaneName, Row, Table};
+use crate::row::{Key, LaneName, Row, SetKey, Table};
 
 /// Rows of one table in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -208,8 +209,11 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
     /// Takes in the outcomes of a batch.
     pub fn applied(&mut self, lane: LaneName, outcomes: Vec<(Key, Result<(), Refusal>)>, now: Instant) {
         // A set may be filled now for those who wait for it.
-        let members = outcomes.iter().filter(|(key, _)| matches!(key, Key::Member(..)));
-        let touched: BTreeSet<Key> = members.filter_map(|(key, _)| key.container()).collect();
+        let set_of = |(key, _): &(Key, _)| match key {
+            Key::Member(set, _) => Some(Arc::clone(set)),
+            _ => None,
+        };
+        let sets: BTreeSet<Arc<SetKey>> = outcomes.iter().filter_map(set_of).collect();
         for (key, outcome) in outcomes {
             let Some(target) = self.lanes.get_mut(&lane).and_then(|state| state.in_flight.remove(&key))
             else {
@@ -226,9 +230,9 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
                         // It stays, which is what some may have begun to wait for.
                         self.wake(&key);
                     }
+                    self.touch(&key);
                 }
             }
-            self.touch(&key);
         }
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.busy = false;
@@ -238,8 +242,8 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
                 self.touch(key);
             }
         }
-        for container in touched {
-            self.wake(&container);
+        for set in sets {
+            self.wake(&Key::Set(SetKey::clone(&set)));
         }
     }
 

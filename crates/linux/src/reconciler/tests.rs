@@ -45,7 +45,7 @@ impl PickyKernel {
             }
             None => {
                 let users = self.rows.iter().filter(|(key, row)| {
-                    key.container().as_ref() != Some(&change.key) && row.stands_on(key).contains(&change.key)
+                    key.container().as_ref() != Some(&change.key) && row.holds(key).contains(&change.key)
                 });
                 let users: Vec<_> = users.map(|(key, _)| key.clone()).collect();
                 let row = self.rows.get(&change.key);
@@ -514,6 +514,32 @@ fn a_chain_goes_with_the_chain_it_jumps_to_and_not_before_it() {
     reconciler.set(&3, vec![jumping("KUBE-D", "KUBE-E"), jumping("KUBE-E", "OTHER")]);
     let stages = job(&mut reconciler, LaneName::Firewall, now);
     assert_eq!(stages.iter().map(Vec::len).collect::<Vec<_>>(), [2]);
+}
+
+/// A packet that has come by the jump must find all that is behind it; until then nobody sees what is behind it.
+#[test]
+fn a_jump_comes_together_with_its_target_and_goes_before_it() {
+    let built_in = ChainKey { family: Family::V4, table: FilterTable::Filter, name: "INPUT".into() };
+    let rule = Rule::new([], Action::Jump("KUBE-B".into()));
+    let jump = Claim::new(Key::ForeignRule(built_in, rule), Row::ForeignRule(Position::First(0)));
+    let mut kernel = PickyKernel::default();
+    let (mut reconciler, mut now) = (Reconciler::<u8>::new(), Instant::now());
+    reconciler.allow_removals([Gate::all()]);
+    run_until_settled(&mut reconciler, &mut kernel, &mut now);
+    let lengths = |stages: &[Vec<Change>]| stages.iter().map(Vec::len).collect::<Vec<_>>();
+
+    reconciler.set(&1, vec![jump, jumping("KUBE-B", "KUBE-A"), chain("KUBE-A", &[])]);
+    let stages = job(&mut reconciler, LaneName::Firewall, now);
+    assert_eq!(lengths(&stages), [3], "one transaction");
+    write(&mut reconciler, &mut kernel, LaneName::Firewall, stages, now);
+
+    reconciler.set(&1, Vec::new());
+    let stages = job(&mut reconciler, LaneName::Firewall, now);
+    assert!(!stages.iter().flatten().any(|change| change.key == jumping("KUBE-B", "").key), "{stages:?}");
+    write(&mut reconciler, &mut kernel, LaneName::Firewall, stages, now);
+    run_until_settled(&mut reconciler, &mut kernel, &mut now);
+    assert!(kernel.rows.is_empty());
+    assert_eq!(kernel.order_violations, Vec::<String>::new());
 }
 
 fn verdict(last: u8, chain: &str) -> Claim {

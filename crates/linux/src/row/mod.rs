@@ -168,9 +168,8 @@ pub enum Row {
 }
 
 impl Row {
-    /// Keys a row under `key` needs to be there first, by its own content (a rule its sets and maps and, in a foreign
-    /// chain, its target chain; a verdict its chain; anything its container). For chains that chains refer to see
-    /// [`Self::goes_with`].
+    /// Keys a row under `key` needs to be there first, by its own content (a rule its sets and maps; a verdict its chain;
+    /// anything its container). For chains that rules jump to see [`Self::goes_with`].
     pub fn stands_on(&self, key: &Key) -> Vec<Key> {
         let mut needs: Vec<Key> = key.container().into_iter().collect();
         match (key, self) {
@@ -179,12 +178,7 @@ impl Row {
                     needs.extend(looked_into(chain.family, rule));
                 }
             }
-            (Key::ForeignRule(chain, rule), _) => {
-                needs.extend(looked_into(chain.family, rule));
-                if let Some(target) = rule.jump_target() {
-                    needs.push(Key::Chain(ChainKey { name: target.clone(), ..chain.clone() }));
-                }
-            }
+            (Key::ForeignRule(chain, rule), _) => needs.extend(looked_into(chain.family, rule)),
             (Key::Verdict(map, _), Row::Verdict(chain)) => {
                 let (family, table) = (map.family, FilterTable::Filter);
                 needs.push(Key::Chain(ChainKey { family, table, name: chain.clone() }));
@@ -200,16 +194,30 @@ impl Row {
 }
 
 impl Row {
-    /// Chains a chain jumps to. They must be there no later than it is: chains of one table are written in one
-    /// transaction, so being written together is enough.
+    /// Chains that the rules of a chain, or a rule in a foreign chain, jump to. They must be there no later than it is:
+    /// what is in one table is written in one transaction, so being written together is enough.
     pub fn goes_with(&self, key: &Key) -> Vec<Key> {
+        let target = |chain: &ChainKey, rule: &Rule| {
+            let name = rule.jump_target()?.clone();
+            Some(Key::Chain(ChainKey { name, ..chain.clone() }))
+        };
         match (key, self) {
             (Key::Chain(chain), Row::Chain(rules)) => {
-                let targets = rules.iter().filter_map(Rule::jump_target);
-                targets.map(|target| Key::Chain(ChainKey { name: target.clone(), ..chain.clone() })).collect()
+                rules.iter().filter_map(|rule| target(chain, rule)).collect()
             }
+            (Key::ForeignRule(chain, rule), _) => target(chain, rule).into_iter().collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// Keys that may go only once this row is gone: what it stands on, and the target of a rule in a foreign chain, for
+    /// a packet that has come by that rule must find all that is behind it.
+    pub fn holds(&self, key: &Key) -> Vec<Key> {
+        let mut held = self.stands_on(key);
+        if matches!(key, Key::ForeignRule(..)) {
+            held.extend(self.goes_with(key));
+        }
+        held
     }
 }
 

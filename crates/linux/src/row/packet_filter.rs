@@ -34,6 +34,10 @@ pub struct SetKey {
 
 impl Ord for SetKey {
     fn cmp(&self, other: &SetKey) -> Ordering {
+        // Members of one set share its key, and are compared with each other most of all.
+        if std::ptr::eq(self, other) {
+            return Ordering::Equal;
+        }
         self.family.cmp(&other.family).then_with(|| order::names(&self.name, &other.name))
     }
 }

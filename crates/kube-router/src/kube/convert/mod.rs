@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use super::interner::Interner;
 use super::lenient::Lenient;
 use super::model::{Kind, Object, ObjectName, WatchEvent};
-use super::wire::{self, Meta};
+use super::wire::{self, Meta, Part};
 use crate::objection::Objection;
 use reading::Reading;
 
@@ -72,7 +72,7 @@ pub trait Wire: DeserializeOwned + Clone + Send + Sync + 'static {
     const PATH: &'static str;
 
     /// `metadata`
-    fn meta(&self) -> &Lenient<Meta>;
+    fn meta(&self) -> &Part<Meta>;
 
     /// Converts the object. O(its size).
     fn convert(self, names: &mut Interner) -> Converted;
@@ -94,7 +94,7 @@ pub trait Wire: DeserializeOwned + Clone + Send + Sync + 'static {
 /// What is common to all kinds: an object is its metadata, with at least a name, and a body.
 fn object(
     mut reading: Reading<'_>,
-    meta: Lenient<Meta>,
+    meta: Part<Meta>,
     body: impl FnOnce(Meta, &mut Reading<'_>) -> Result<Object, Unused>,
 ) -> Converted {
     let meta = reading.take("metadata", meta).unwrap_or_default();
@@ -102,7 +102,7 @@ fn object(
         reading.object_to("metadata.name", "", "is empty", "the object is not used");
         Err(Unused::Unusable)
     } else {
-        body(meta, &mut reading)
+        body(*meta, &mut reading)
     };
     let (kind, id, objections) = reading.finish();
     Converted { kind, id, object, objections }
@@ -115,7 +115,7 @@ macro_rules! kind {
             const KIND: Kind = Kind::$kind;
             const PATH: &'static str = $path;
 
-            fn meta(&self) -> &Lenient<Meta> {
+            fn meta(&self) -> &Part<Meta> {
                 &self.metadata
             }
 

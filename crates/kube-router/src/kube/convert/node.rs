@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::Unused;
 use super::reading::{Reading, dedup};
-use super::{Lenient, Unused};
 use crate::annotations::{RoutingAnnotations, node as annotation};
 use crate::kube::model::{Kind, Node};
 use crate::kube::wire::{self, List, Meta};
@@ -45,7 +45,7 @@ fn addresses(reading: &mut Reading<'_>, list: List<wire::NodeAddress>) -> (Vec<I
 
 /// The first of the two annotations and the spec that gives at least one prefix. An annotation of which nothing can
 /// be used counts as absent.
-fn pod_cidrs(reading: &mut Reading<'_>, meta: &Meta, spec: Lenient<wire::NodeSpec>) -> Vec<IpNet> {
+fn pod_cidrs(reading: &mut Reading<'_>, meta: &Meta, spec: wire::Part<wire::NodeSpec>) -> Vec<IpNet> {
     for key in [annotation::POD_CIDR, annotation::POD_CIDRS] {
         let Some(value) = meta.annotation(key) else { continue };
         let mut nets = Vec::new();

@@ -99,7 +99,7 @@ fn created(reading: &mut Reading<'_>, meta: &Meta) -> i64 {
 }
 
 /// `ipMode: Proxy` means that the load balancer wants to see the traffic itself; the address is not ours then.
-fn load_balancer_ips(reading: &mut Reading<'_>, status: super::Lenient<wire::ServiceStatus>) -> Vec<IpAddr> {
+fn load_balancer_ips(reading: &mut Reading<'_>, status: wire::Part<wire::ServiceStatus>) -> Vec<IpAddr> {
     let status = reading.take("status", status).unwrap_or_default();
     let status = reading.take("status.loadBalancer", status.load_balancer).unwrap_or_default();
     let mut ips = Vec::new();
