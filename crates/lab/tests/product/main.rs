@@ -15,6 +15,7 @@ mod container;
 mod containers;
 mod image;
 mod manifests;
+mod privileges;
 mod scripts;
 
 use std::path::{Path, PathBuf};
