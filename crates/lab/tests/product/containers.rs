@@ -30,12 +30,12 @@ fn server(cluster: &Cluster) -> String {
     format!("http://{}", SocketAddr::new(gateway, 8080))
 }
 
-fn tool(cluster: &Cluster, line: &str) -> String {
+pub(crate) fn tool(cluster: &Cluster, line: &str) -> String {
     cluster.on_node(1, line).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Waits until the agent listens for peers, which `/readyz` does not speak of.
-async fn speaks(cluster: &Cluster) {
+pub(crate) async fn speaks(cluster: &Cluster) {
     let listens = || async {
         let said = tool(cluster, "ss -Hltn sport = :179");
         if said.contains(":179") { Ok(()) } else { Err(format!("nobody listens at port 179: {said}")) }
@@ -43,8 +43,8 @@ async fn speaks(cluster: &Cluster) {
     eventually(SOON, listens).await.unwrap();
 }
 
-/// A node on which nothing has run yet, with the kubeconfig the manifest wants there.
-async fn node() -> Cluster {
+/// A node on which nothing has run yet, with the kubeconfig that manifests and the unit want there.
+pub(crate) async fn node() -> Cluster {
     let cluster = Cluster::builder().nodes(1).start().await.unwrap();
     let config = kubeconfig_text(&json!({ "server": server(&cluster) }), &json!({}));
     let write = move || fs::write("/var/lib/kube-router/kubeconfig", config);
