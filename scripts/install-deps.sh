@@ -6,7 +6,7 @@ set -eu
 packages="build-essential musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross ca-certificates
   qemu-system-x86 busybox-static xz-utils zstd kmod cpio
   iproute2 iputils-ping iptables nftables ipset ipvsadm conntrack tcpdump
-  containernetworking-plugins jq
+  containernetworking-plugins jq systemd
   mmdebstrap umoci
   frr bird2 gobgpd exabgp"
 # A kubectl that is there, whatever its version, is the one to use.

@@ -13,7 +13,7 @@ use lab::node::Node;
 use lab::process::{self, command};
 use serde_json::{Map, Value};
 
-use crate::image;
+use crate::{cgroups, image};
 
 const SOCKET: &str = "/run/containerd-lab/socket";
 const SOON: Duration = Duration::from_secs(120);
@@ -96,23 +96,9 @@ impl Containerd {
     }
 }
 
-/// Starts the daemon in the calling thread's namespaces. cgroups are mounted as on the machine around: a node has a
-/// sysfs of its own, which shows none.
+/// Starts the daemon in the calling thread's namespaces.
 fn daemon() -> Child {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap();
-    let first: Vec<&str> =
-        groups.lines().filter_map(|line| line.split(':').nth(1)).filter(|c| !c.is_empty()).collect();
-    let mount = |words: &[&str]| process::run(command("mount").args(words)).unwrap();
-    if first.is_empty() {
-        mount(&["-t", "cgroup2", "cgroup2", "/sys/fs/cgroup"]);
-    } else {
-        mount(&["-t", "tmpfs", "tmpfs", "/sys/fs/cgroup"]);
-    }
-    for controllers in first {
-        let folder = format!("/sys/fs/cgroup/{}", controllers.trim_start_matches("name="));
-        std::fs::create_dir(&folder).unwrap();
-        mount(&["-t", "cgroup", "-o", controllers, "cgroup", &folder]);
-    }
+    cgroups::as_around();
     let folder = PathBuf::from("/run/containerd-lab");
     std::fs::create_dir_all(&folder).unwrap();
     let config = format!(

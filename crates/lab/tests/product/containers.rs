@@ -10,6 +10,7 @@ use lab::process::{self, command};
 use serde_json::{Value, json};
 
 use crate::container::{Containerd, Pod};
+use crate::privileges::Process;
 use crate::{agent, manifests};
 
 const SOON: Duration = Duration::from_secs(120);
@@ -29,12 +30,12 @@ fn server(cluster: &Cluster) -> String {
     format!("http://{}", SocketAddr::new(gateway, 8080))
 }
 
-fn tool(cluster: &Cluster, line: &str) -> String {
+pub(crate) fn tool(cluster: &Cluster, line: &str) -> String {
     cluster.on_node(1, line).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Waits until the agent listens for peers, which `/readyz` does not speak of.
-async fn speaks(cluster: &Cluster) {
+pub(crate) async fn speaks(cluster: &Cluster) {
     let listens = || async {
         let said = tool(cluster, "ss -Hltn sport = :179");
         if said.contains(":179") { Ok(()) } else { Err(format!("nobody listens at port 179: {said}")) }
@@ -42,8 +43,8 @@ async fn speaks(cluster: &Cluster) {
     eventually(SOON, listens).await.unwrap();
 }
 
-/// A node on which nothing has run yet, with the kubeconfig the manifest wants there.
-async fn node() -> Cluster {
+/// A node on which nothing has run yet, with the kubeconfig that manifests and the unit want there.
+pub(crate) async fn node() -> Cluster {
     let cluster = Cluster::builder().nodes(1).start().await.unwrap();
     let config = kubeconfig_text(&json!({ "server": server(&cluster) }), &json!({}));
     let write = move || fs::write("/var/lib/kube-router/kubeconfig", config);
@@ -108,33 +109,12 @@ fn status(cluster: &Cluster) -> Value {
 
 /// The kernel's view of the process: exactly the capabilities the manifest names, seccomp, and a root nobody can write.
 fn has_named_privileges_only(pod: &Pod, pid: u32) {
-    let named = &pod.container("kube-router")["securityContext"]["capabilities"]["add"];
-    let bit = |name: &Value| match name.as_str().unwrap() {
-        "NET_BIND_SERVICE" => 1u64 << 10,
-        "NET_ADMIN" => 1 << 12,
-        "NET_RAW" => 1 << 13,
-        other => panic!("{other}"),
-    };
-    let wanted = named.as_array().unwrap().iter().map(bit).sum::<u64>();
-    let process = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let field = |name: &str| {
-        let line =
-            process.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{process}"));
-        line.trim().to_owned()
-    };
-    for set in ["CapEff:", "CapPrm:", "CapBnd:"] {
-        assert_eq!(u64::from_str_radix(&field(set), 16).unwrap(), wanted, "{set} {process}");
-    }
-    assert_eq!((field("NoNewPrivs:"), field("Seccomp:")), ("1".to_owned(), "2".to_owned()));
-    let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
-    let options = |place: &str| {
-        let mut fields = mounts.lines().map(|line| line.split(' ').skip(4));
-        let found = fields.find_map(|mut fields| (fields.next()? == place).then(|| fields.next()).flatten());
-        found.unwrap_or_else(|| panic!("{place} is not mounted: {mounts}")).to_owned()
-    };
-    assert!(options("/").starts_with("ro,"), "{mounts}");
-    assert!(options("/proc/sys").starts_with("ro,"), "{mounts}");
-    assert!(options("/host/proc/sys/net").starts_with("rw,"), "{mounts}");
+    let named = pod.container("kube-router")["securityContext"]["capabilities"]["add"].as_array().unwrap();
+    let process = Process::of(pid);
+    process.has_only(&named.iter().map(|name| name.as_str().unwrap()).collect::<Vec<_>>());
+    process.sees("/", "ro");
+    process.sees("/proc/sys", "ro");
+    process.sees("/host/proc/sys/net", "rw");
 }
 
 /// Network policy alone, beside another CNI plugin: runs on every kernel.

@@ -1,5 +1,5 @@
 //! What is shipped, at work: manifests taken by an API server, images built twice alike, and the agent under containerd
-//! and runc with the privileges its manifest gives it, and no others.
+//! and runc and under systemd, with the privileges that its manifest or unit gives it, and no others.
 //!
 //! What the files say is held to the options and the API's types in `crates/kube-router/tests/product`.
 
@@ -11,11 +11,15 @@
     reason = "a test fails by panicking, helpers too"
 )]
 
+mod cgroups;
 mod container;
 mod containers;
 mod image;
+mod manager;
 mod manifests;
+mod privileges;
 mod scripts;
+mod systemd;
 
 use std::path::{Path, PathBuf};
 
