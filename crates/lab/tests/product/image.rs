@@ -12,10 +12,14 @@ use crate::{agent, root};
 /// Where the image of this build is kept for tests in the VM, which has no network to build it.
 const KEPT: &str = "target/lab-image";
 
+/// Without what only a debugger wants, as the released one is: as `make test-vm` does it, too.
 fn build(output: &Path) {
+    fs::create_dir_all(output).unwrap();
+    let stripped = output.join("kube-router");
+    run(command("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(agent())).unwrap();
     let script = root().join("scripts/image.sh");
     let mut build = command(script);
-    build.arg(agent()).arg("amd64").arg(output);
+    build.arg(stripped).arg("amd64").arg(output);
     run(&mut build).unwrap_or_else(|error| {
         panic!("{error} (the VM has no network: build it before, as `make test-vm` does)")
     });
