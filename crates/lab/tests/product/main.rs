@@ -11,7 +11,6 @@
     reason = "a test fails by panicking, helpers too"
 )]
 
-mod container;
 mod containers;
 mod image;
 mod manifests;
