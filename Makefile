@@ -45,7 +45,8 @@ test-native: deps ## Unit, golden, kernel and lab tests on this kernel (root)
 	@cargo test --workspace
 test-vm: deps ## Tests that need IPVS, dummy links or tunnels: in a VM where this kernel lacks them
 	@cargo test --workspace --no-run --quiet
-	@scripts/image.sh $(BUILT)/debug/kube-router amd64 target/lab-image
+	@mkdir -p target/lab-image; strip --strip-debug -o target/lab-image/kube-router $(BUILT)/debug/kube-router
+	@scripts/image.sh target/lab-image/kube-router amd64 target/lab-image
 	@$(LAB) vm test --timeout $(VM_TIMEOUT)
 fmt: ## Check the formatting
 	@cargo fmt --all -- --check

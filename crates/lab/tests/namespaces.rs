@@ -197,6 +197,22 @@ fn a_removed_pod_leaves_nothing() {
 }
 
 /// Whatever happens to the test, nothing stays: no process, no namespace, no folder.
+/// Machines come and go, and the router on their link stays who it is: what others know of it is not wrong all at once.
+#[test]
+fn a_router_keeps_its_hardware_address() {
+    let fabric = Arc::new(Fabric::new(Families::V4, 1).expect("fabric"));
+    let address = || {
+        let show = || run(command("ip").args(["-br", "link", "show", "seg0"]));
+        let text = fabric.namespace().run(show).expect("fabric").expect("ip");
+        text.split_whitespace().nth(2).expect("an address").to_owned()
+    };
+    let alone = address();
+    let plugged: Vec<_> = (1..=3).map(|index| Outside::new(&fabric, 0, index).expect("host")).collect();
+    assert_eq!(address(), alone, "with others");
+    drop(plugged);
+    assert_eq!(address(), alone, "alone again");
+}
+
 #[test]
 fn dropping_a_lab_removes_everything() {
     let lab = lab(Families::V4, 1);

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
+use crate::node::PortMapping;
 use crate::probe::Protocol;
 
 /// Annotation: `"false"` makes a running pod unready (`status.conditions[Ready]`).
@@ -25,6 +26,7 @@ pub(super) struct View {
     pub(super) node: String,
     pub(super) host_network: bool,
     pub(super) ports: Vec<(Protocol, u16)>,
+    pub(super) mappings: Vec<PortMapping>,
     pub(super) containers: Vec<(String, String)>,
     /// Annotated ready, or not annotated.
     pub(super) wants_ready: bool,
@@ -54,6 +56,7 @@ impl View {
             host_network: pod.pointer("/spec/hostNetwork").and_then(Value::as_bool).unwrap_or(false),
             // A port may have two names.
             ports: containers.iter().flat_map(ports).collect::<BTreeSet<_>>().into_iter().collect(),
+            mappings: containers.iter().flat_map(listed).filter_map(mapping).collect(),
             containers: containers.iter().map(|c| (field(c, "name"), field(c, "image"))).collect(),
             wants_ready: annotation(READY) != Some("false"),
             terminating: text("/metadata/deletionTimestamp").map(|_| seconds()),
@@ -68,9 +71,12 @@ impl View {
     }
 }
 
+fn listed(container: &Value) -> &[Value] {
+    container.get("ports").and_then(Value::as_array).map_or(&[][..], Vec::as_slice)
+}
+
 fn ports(container: &Value) -> impl Iterator<Item = (Protocol, u16)> {
-    let list = container.get("ports").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    list.iter().filter_map(|port| {
+    listed(container).iter().filter_map(|port| {
         let number = u16::try_from(port.get("containerPort")?.as_u64()?).ok()?;
         let protocol = match port.get("protocol").and_then(Value::as_str) {
             None | Some("TCP") => Protocol::Tcp,
@@ -80,6 +86,12 @@ fn ports(container: &Value) -> impl Iterator<Item = (Protocol, u16)> {
         };
         Some((protocol, number))
     })
+}
+
+fn mapping(port: &Value) -> Option<PortMapping> {
+    let number = |key: &str| u16::try_from(port.get(key)?.as_u64()?).ok();
+    let protocol = port.get("protocol").and_then(Value::as_str).unwrap_or("TCP").to_lowercase();
+    Some(PortMapping { host_port: number("hostPort")?, container_port: number("containerPort")?, protocol })
 }
 
 /// `status` of a running pod. `since` is its start, `now` the time of this change (RFC 3339).
@@ -123,7 +135,8 @@ mod tests {
             "metadata": { "name": "web-0", "namespace": "shop", "uid": "u" },
             "spec": { "nodeName": "node-1", "containers": [
                 { "name": "c", "image": "i", "ports": [
-                    { "containerPort": 80 }, { "containerPort": 53, "protocol": "UDP" }, { "containerPort": 99999 },
+                    { "containerPort": 80 }, { "containerPort": 53, "protocol": "UDP", "hostPort": 5353 },
+                    { "containerPort": 99999 },
                 ] },
             ] },
         })
@@ -133,6 +146,8 @@ mod tests {
     fn ports_default_to_tcp_and_bad_ones_are_left_out() {
         let view = View::of(&pod()).expect("a pod");
         assert_eq!(view.ports, [(Protocol::Tcp, 80), (Protocol::Udp, 53)]);
+        let mapping = PortMapping { host_port: 5353, container_port: 53, protocol: "udp".to_owned() };
+        assert_eq!(view.mappings, [mapping]);
         assert!(view.ready() && !view.host_network && view.terminating.is_none());
     }
 

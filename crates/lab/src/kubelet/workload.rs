@@ -132,8 +132,12 @@ async fn start(node: &Arc<Node>, view: &View) -> Result<Workload, String> {
         (Probe::new(&view.name, node.namespace()), node.addresses(), None)
     } else {
         let (node, name) = (Arc::clone(node), format!("{}.{}", view.namespace, view.name));
-        let object =
-            PodObject { namespace: view.namespace.clone(), name: view.name.clone(), uid: view.uid.clone() };
+        let object = PodObject {
+            namespace: view.namespace.clone(),
+            name: view.name.clone(),
+            uid: view.uid.clone(),
+            mappings: view.mappings.clone(),
+        };
         let made = tokio::task::spawn_blocking(move || Pod::of_object(&node, &name, object)).await;
         let pod = made.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         (Probe::new(&view.name, pod.namespace()), pod.addresses().to_vec(), Some(pod))

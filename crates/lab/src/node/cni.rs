@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Error;
@@ -65,8 +65,8 @@ pub(super) fn chain_waiting_plugin(settings: &Value) -> Result<(), Error> {
     fs::write(CONFLIST, format!("{file:#}\n")).map_err(failed)
 }
 
-/// A pod as the API server names it, for `CNI_ARGS`.
-#[derive(Debug, Clone)]
+/// A pod as the API server knows it: its name for `CNI_ARGS`, and what plugins are asked for.
+#[derive(Debug, Clone, Default)]
 pub struct PodObject {
     /// Namespace.
     pub namespace: String,
@@ -74,6 +74,21 @@ pub struct PodObject {
     pub name: String,
     /// UID.
     pub uid: String,
+    /// Its `hostPort`s.
+    pub mappings: Vec<PortMapping>,
+}
+
+/// A port of the node that leads to a pod, in the words of CNI's `portMappings`. Plugins that do not say that they have that
+/// capability are not told, and without any the port leads nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortMapping {
+    /// On the node.
+    pub host_port: u16,
+    /// In the pod.
+    pub container_port: u16,
+    /// `tcp`, `udp`, `sctp`.
+    pub protocol: String,
 }
 
 /// A pod as CNI sees it.
@@ -136,6 +151,11 @@ impl Attachment {
         if let Some(previous) = previous {
             input.insert("prevResult".into(), previous.clone());
         }
+        let maps = |plugin: &Map<String, Value>| plugin.get("capabilities")?.get("portMappings")?.as_bool();
+        let mappings = self.object.as_ref().map_or(&[][..], |object| &object.mappings);
+        if maps(plugin) == Some(true) && !mappings.is_empty() {
+            input.insert("runtimeConfig".into(), json!({ "portMappings": mappings }));
+        }
         let mut plugin = command(find(kind)?);
         plugin
             .env("CNI_COMMAND", verb)
@@ -143,7 +163,7 @@ impl Attachment {
             .env("CNI_NETNS", &self.netns)
             .env("CNI_IFNAME", "eth0")
             .env("CNI_PATH", plugin_path());
-        if let Some(PodObject { namespace, name, uid }) = &self.object {
+        if let Some(PodObject { namespace, name, uid, .. }) = &self.object {
             let arguments = format!(
                 "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID={uid}",
                 self.container

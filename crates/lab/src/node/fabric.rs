@@ -81,7 +81,11 @@ impl Fabric {
         let segments = segments.max(1);
         let mut lines = String::new();
         for segment in 0..segments {
-            lines += &format!("link add seg{segment} type bridge\nlink set seg{segment} up\n");
+            // Else a bridge takes the lowest address of its ports: with one plugged in or out, the router would have
+            // another, and packets to it be lost until everyone has asked for it again.
+            let fixed = format!("02:00:00:00:{segment:02x}:01");
+            lines +=
+                &format!("link add seg{segment} address {fixed} type bridge\nlink set seg{segment} up\n");
             for gateway in families.gateway(segment) {
                 lines += &format!("addr add {gateway} dev seg{segment}{}\n", nodad(gateway));
             }

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ipnet::IpNet;
 
 pub(crate) use cni::plugin_path;
-pub use cni::{CONFLIST, PodObject, conflist};
+pub use cni::{CONFLIST, PodObject, PortMapping, conflist};
 pub(crate) use fabric::FORWARDING;
 pub use fabric::{Fabric, RUN_FOLDER, sweep};
 pub use namespace::Namespace;

@@ -47,7 +47,7 @@ pub enum Verdict {
     Broken(String),
 }
 
-/// Kernel modules the service proxy, the policies and the overlays need. Loaded by name at the start because a test
+/// Kernel modules the service proxy, the policies, the overlays and containers need. Loaded by name at the start because a test
 /// that finds a module missing should say so, not find out through an odd errno.
 pub const MODULES: &[&str] = &[
     "ip_vs",
@@ -100,4 +100,5 @@ pub const MODULES: &[&str] = &[
     "ip6table_nat",
     "ip6table_mangle",
     "nft_compat",
+    "overlay",
 ];

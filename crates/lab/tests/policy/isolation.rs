@@ -54,7 +54,8 @@ type Target = (IpAddr, Duration);
 /// Has CNI wire the sandbox, and sends from it in the same breath: a datagram and a SYN to port 80 of each address.
 async fn wire(cluster: &Cluster, name: &str, uid: &str, to: &[Target]) -> Result<Born, String> {
     let node = cluster.node(1).unwrap().clone();
-    let object = PodObject { namespace: "x".into(), name: name.into(), uid: uid.into() };
+    let object =
+        PodObject { namespace: "x".into(), name: name.into(), uid: uid.into(), ..PodObject::default() };
     let (full, to) = (format!("x.{name}"), to.to_vec());
     let work = move || {
         let start = Instant::now();
@@ -302,7 +303,7 @@ async fn an_agent_that_is_away_holds_pods_up_as_the_list_says() {
     let targets = scene.targets();
     let waits = {
         let node = node.clone();
-        let object = PodObject { namespace: "x".into(), name: "waits".into(), uid };
+        let object = PodObject { namespace: "x".into(), name: "waits".into(), uid, ..PodObject::default() };
         tokio::task::spawn_blocking(move || {
             let pod = Pod::of_object(&node, "x.waits", object).unwrap();
             let act = move || targets.iter().filter(|target| acts(**target)).count();

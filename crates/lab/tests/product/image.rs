@@ -12,18 +12,21 @@ use crate::{agent, root};
 /// Where the image of this build is kept for tests in the VM, which has no network to build it.
 const KEPT: &str = "target/lab-image";
 
+/// Without what only a debugger wants, as the released one is: as `make test-vm` does it, too.
 fn build(output: &Path) {
+    fs::create_dir_all(output).unwrap();
+    let stripped = output.join("kube-router");
+    run(command("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(agent())).unwrap();
     let script = root().join("scripts/image.sh");
     let mut build = command(script);
-    build.arg(agent()).arg("amd64").arg(output);
+    build.arg(stripped).arg("amd64").arg(output);
     run(&mut build).unwrap_or_else(|error| {
         panic!("{error} (the VM has no network: build it before, as `make test-vm` does)")
     });
 }
 
-/// One tag of the image of this build as `image.tar` in a folder, for a runtime to import; built if it is older than the
-/// agent.
-pub(crate) fn archive(tag: &str) -> tempfile::TempDir {
+/// The images of this build as `image.tar` in a folder, for a runtime to import; built if they are older than the agent.
+pub(crate) fn archive() -> tempfile::TempDir {
     let folder = root().join(KEPT);
     static BUILDING: Mutex<()> = Mutex::new(());
     let building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -33,15 +36,8 @@ pub(crate) fn archive(tag: &str) -> tempfile::TempDir {
     }
     drop(building);
     let archive = tempfile::tempdir().unwrap();
-    let layout = archive.path().join("oci");
-    run(command("cp").arg("-r").arg(folder.join("oci")).arg(&layout)).unwrap();
-    // Without what nobody runs: unpacking is dear in the VM.
-    let version = env!("CARGO_PKG_VERSION");
-    let unused = if tag == version { format!("{version}-nft") } else { version.to_owned() };
-    run(command("umoci").args(["rm", "--image", &format!("{}:{unused}", layout.display())])).unwrap();
-    run(command("umoci").args(["gc", "--layout"]).arg(&layout)).unwrap();
-    run(command("tar").arg("-C").arg(&layout).arg("-cf").arg(archive.path().join("image.tar")).arg("."))
-        .unwrap();
+    let into = archive.path().join("image.tar");
+    run(command("tar").arg("-C").arg(folder.join("oci")).arg("-cf").arg(into).arg(".")).unwrap();
     archive
 }
 

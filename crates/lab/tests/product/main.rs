@@ -12,7 +12,6 @@
 )]
 
 mod cgroups;
-mod container;
 mod containers;
 mod image;
 mod manager;

@@ -4,16 +4,38 @@ use std::fs;
 use std::net::SocketAddr;
 
 use lab::api_server::Resource;
-use lab::cluster::{Cluster, eventually};
+use lab::cluster::{Cluster, eventually, kubeconfig_text};
 use lab::probe::ONCE;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::containers::{node, speaks, tool};
 use crate::manager::Systemd;
 use crate::privileges::Process;
 use crate::{agent, manifests};
+
+/// A node on which nothing has run yet, with the kubeconfig that the unit wants there.
+async fn node() -> Cluster {
+    let cluster = Cluster::builder().nodes(1).start().await.unwrap();
+    let server = SocketAddr::new(cluster.fabric().gateway(0)[0], 8080);
+    let config = kubeconfig_text(&json!({ "server": format!("http://{server}") }), &json!({}));
+    let write = move || fs::write("/var/lib/kube-router/kubeconfig", config);
+    cluster.node(1).unwrap().namespace().run(write).unwrap().unwrap();
+    cluster
+}
+
+fn tool(cluster: &Cluster, line: &str) -> String {
+    cluster.on_node(1, line).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Waits until the agent listens for peers, which `/readyz` does not speak of.
+async fn speaks(cluster: &Cluster) {
+    let listens = || async {
+        let said = tool(cluster, "ss -Hltn sport = :179");
+        if said.contains(":179") { Ok(()) } else { Err(format!("nobody listens at port 179: {said}")) }
+    };
+    eventually(ONCE, listens).await.unwrap();
+}
 
 /// What the kernel is asked for, by the tools of others.
 struct Kernel {
