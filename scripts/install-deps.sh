@@ -8,7 +8,7 @@ packages="build-essential musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross
   iproute2 iputils-ping iptables nftables ipset ipvsadm conntrack tcpdump
   containernetworking-plugins jq systemd
   mmdebstrap umoci
-  frr bird2 gobgpd exabgp"
+  frr bird2 gobgpd exabgp tinyproxy-bin"
 # A kubectl that is there, whatever its version, is the one to use.
 command -v kubectl >/dev/null 2>&1 || packages="$packages kubernetes-client"
 # Debian's container runtime would take the place of one from elsewhere.

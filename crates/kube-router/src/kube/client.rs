@@ -10,6 +10,7 @@ use ::kube::Config;
 use ::kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use axum::http::Uri;
 
+use super::proxy::{self, ProxyError};
 use crate::options::Api;
 
 /// The kubeconfig of the published manifests, used if nothing else is said and it exists.
@@ -36,6 +37,9 @@ pub enum ClientError {
         "cannot use the pod's own access to the API server (outside of a pod give --kubeconfig or --master)"
     )]
     InCluster(#[source] InClusterError),
+    /// A proxy is named that cannot be one.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// The host has no readable name.
     #[error("cannot read the host name from {HOST_NAME} (give --hostname-override)")]
     HostName(#[source] io::Error),
@@ -62,16 +66,20 @@ enum Source {
 /// # Errors
 /// [`ClientError`] if the chosen kubeconfig or the pod's files are unusable.
 pub async fn config(api: &Api) -> Result<Config, ClientError> {
-    match source(api, Path::exists) {
-        Source::Kubeconfig(path, master) => from_file(path, master).await,
-        Source::Anonymous(master) => Ok(Config::new(master)),
+    let mut config = match source(api, Path::exists) {
+        Source::Kubeconfig(path, master) => from_file(path, master).await?,
+        Source::Anonymous(master) => Config::new(master),
         Source::PodToken(master) => {
             let mut config = Config::incluster_dns().map_err(ClientError::InCluster)?;
             config.cluster_url = master;
-            Ok(config)
+            config
         }
-        Source::InCluster => Config::incluster_env().map_err(ClientError::InCluster),
+        Source::InCluster => Config::incluster_env().map_err(ClientError::InCluster)?,
+    };
+    if config.proxy_url.is_none() {
+        config.proxy_url = proxy::from_environment(&config.cluster_url, |name| std::env::var(name).ok())?;
     }
+    Ok(config)
 }
 
 fn source(api: &Api, exists: impl Fn(&Path) -> bool) -> Source {
@@ -89,15 +97,22 @@ fn source(api: &Api, exists: impl Fn(&Path) -> bool) -> Source {
 async fn from_file(path: PathBuf, master: Option<Uri>) -> Result<Config, ClientError> {
     let read = async {
         let file = Kubeconfig::read_from(&path)?;
-        Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await
+        let proxy = proxy_of(&file).map(str::to_owned);
+        Ok((Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?, proxy))
     };
-    match read.await {
-        Ok(mut config) => {
-            config.cluster_url = master.unwrap_or(config.cluster_url);
-            Ok(config)
-        }
-        Err(source) => Err(ClientError::Kubeconfig { path, source }),
-    }
+    let read = read.await;
+    let (mut config, proxy) = read.map_err(|source| ClientError::Kubeconfig { path, source })?;
+    config.cluster_url = master.unwrap_or(config.cluster_url);
+    config.proxy_url = proxy.map(|url| proxy::named("proxy-url in the kubeconfig", &url)).transpose()?;
+    Ok(config)
+}
+
+/// `proxy-url` of the cluster in use.
+fn proxy_of(file: &Kubeconfig) -> Option<&str> {
+    let current = file.current_context.as_ref()?;
+    let context = file.contexts.iter().find(|context| context.name == *current)?.context.as_ref()?;
+    let cluster = file.clusters.iter().find(|cluster| cluster.name == context.cluster)?;
+    cluster.cluster.as_ref()?.proxy_url.as_deref().filter(|url| !url.is_empty())
 }
 
 /// The name of this node: `--hostname-override`, else `$NODE_NAME`, else the host's own, unchanged.
@@ -159,6 +174,16 @@ mod tests {
         // Both kinds of server make a client: TLS finds its provider.
         assert!(::kube::Client::try_from(overridden).is_ok());
         assert!(::kube::Client::try_from(config(&api(&[&flag])).await.unwrap()).is_ok());
+
+        let behind =
+            |url: &str| text.replace("cluster: {server", &format!("cluster: {{proxy-url: '{url}', server"));
+        std::fs::write(file.path(), behind("http://192.0.2.9:3128")).unwrap();
+        let proxied = config(&api(&[&flag])).await.unwrap();
+        assert_eq!(proxied.proxy_url.clone().unwrap(), "http://192.0.2.9:3128/");
+        assert!(::kube::Client::try_from(proxied).is_ok());
+        std::fs::write(file.path(), behind("socks5://u:secret@192.0.2.9")).unwrap();
+        let error = config(&api(&[&flag])).await.unwrap_err().to_string();
+        assert!(error.contains("proxy-url") && !error.contains("secret"), "{error}");
     }
 
     #[tokio::test]

@@ -5,5 +5,6 @@ pub mod convert;
 pub mod interner;
 pub mod lenient;
 pub mod model;
+pub mod proxy;
 pub mod watch;
 pub mod wire;

@@ -29,4 +29,15 @@ impl Cluster {
         ];
         Ok(())
     }
+
+    /// Gives the agent of node number `index` these variables besides, from its next start on.
+    pub fn add_to_agent_environment(
+        &mut self,
+        index: usize,
+        variables: &[(&str, &str)],
+    ) -> Result<(), Error> {
+        let given = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.command_mut(index)?.environment.extend(given);
+        Ok(())
+    }
 }

@@ -1,12 +1,14 @@
-//! Ways to the API server: TLS by a kubeconfig with a client certificate, and a pod's own token and variables. Needs no
-//! IPVS: the agents enforce policies, and packets tell whether they have heard of one.
+//! Ways to the API server: TLS by a kubeconfig with a client certificate, and a pod's own token and variables, and
+//! through a proxy. Needs no IPVS: the agents enforce policies, and packets tell whether they have heard of one.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 
 use lab::api_server::{Resource, Tls};
 use lab::cluster::{Authority, Cluster, Pair, eventually, kubeconfig_text};
-use lab::probe::{Failure, Protocol, matrix};
+use lab::probe::{Failure, ONCE, Protocol, matrix};
+use lab::process;
 use serde_json::json;
 
 use crate::setup::{Cell, SOON, fails, in_pod, log, pod, pod_ips, programmed, reach, ready};
@@ -83,16 +85,20 @@ fn curl(cluster: &Cluster, server: SocketAddr, more: &str) -> String {
     cluster.on_node(1, &line).unwrap_or_else(|_| "000".to_owned())
 }
 
+/// The server's addresses, by its name in certificates of this authority.
+fn serve(cluster: &Cluster, authority: &Authority) -> Vec<SocketAddr> {
+    let api = authority.server("api-server", &cluster.fabric().gateway(0)).unwrap();
+    let clients = authority.certificate().to_owned();
+    cluster.serve_tls(&Tls { certificate: api.certificate, key: api.key, clients }).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_prove_who_they_are_and_want_proof() {
     let mut cluster = Cluster::builder().nodes(2).dual_stack().start().await.unwrap();
     let folder = cluster.fabric().folder().to_owned();
     let authority = Authority::new(&folder.join("pki"), "lab-ca").unwrap();
     let stranger = Authority::new(&folder.join("stranger"), "stranger-ca").unwrap();
-    let api = authority.server("api-server", &cluster.fabric().gateway(0)).unwrap();
-    let clients = authority.certificate().to_owned();
-    let tls = Tls { certificate: api.certificate, key: api.key, clients };
-    let servers = cluster.serve_tls(&tls).unwrap();
+    let servers = serve(&cluster, &authority);
     let own = authority.client("agent").unwrap();
     for node in [1, 2] {
         cluster.set_agent_flags(node, FLAGS).unwrap();
@@ -195,4 +201,55 @@ async fn a_token_is_replaced(cluster: &mut Cluster) {
     eventually(3 * SOON, answered).await.unwrap_or_else(|error| panic!("{error}: {}", log(cluster, 2)));
     let agent = cluster.agent(2).unwrap();
     assert_eq!((agent.ended(), agent.pid()), (None, before), "without a restart");
+}
+
+/// tinyproxy beside the API server, and where its log is. It ends with the test.
+fn proxy(cluster: &Cluster, at: SocketAddr) -> (Child, PathBuf) {
+    let folder = cluster.fabric().folder();
+    let (config, log) = (folder.join("tinyproxy.conf"), folder.join("tinyproxy.log"));
+    let (ip, port) = (at.ip(), at.port());
+    let lines =
+        format!("Listen {ip}\nPort {port}\nTimeout 600\nLogLevel Connect\nLogFile \"{}\"\n", log.display());
+    std::fs::write(&config, lines).unwrap();
+    let start = move || {
+        let mut proxy = process::tied("tinyproxy");
+        process::spawn(proxy.args(["-d", "-c"]).arg(config).stdout(Stdio::null()).stderr(Stdio::null()))
+            .unwrap()
+    };
+    (cluster.fabric().namespace().run(start).unwrap(), log)
+}
+
+/// Nodes behind a proxy have its variables in the environment of every program, and Go's programs go by them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_is_asked_where_the_environment_says_so() {
+    let mut cluster = Cluster::builder().nodes(1).dual_stack().start().await.unwrap();
+    let authority = Authority::new(&cluster.fabric().folder().join("pki"), "lab-ca").unwrap();
+    let server = serve(&cluster, &authority)[0];
+    give_kubeconfig(&cluster, 1, server, authority.certificate(), &authority.client("agent").unwrap());
+    let at = SocketAddr::new(server.ip(), 3128);
+    let (mut proxy, log) = proxy(&cluster, at);
+    let told = || std::fs::read_to_string(&log).unwrap_or_default();
+    let asked = || told().matches(&format!("CONNECT {server} ")).count();
+    let listens = || async {
+        let said = cluster.on_node(1, &format!("curl -s -m 60 -o /dev/null -w %{{http_code}} http://{at}/"));
+        said.map(drop).map_err(|error| error.to_string())
+    };
+    eventually(ONCE, listens).await.unwrap();
+
+    cluster.set_agent_flags(1, FLAGS).unwrap();
+    cluster.set_agent_without_master(1, server).unwrap();
+    cluster.add_to_agent_environment(1, &[("HTTPS_PROXY", &format!("http://{at}"))]).unwrap();
+    cluster.start_agent(1).unwrap();
+    programmed(&cluster, 1).await;
+    assert!(asked() > 0, "through the proxy: {}", told());
+
+    let network = format!("192.0.2.0/24,{}/32", server.ip());
+    cluster.add_to_agent_environment(1, &[("NO_PROXY", &network)]).unwrap();
+    cluster.take_agent(1).unwrap().kill();
+    let before = asked();
+    cluster.start_agent(1).unwrap();
+    programmed(&cluster, 1).await;
+    assert_eq!(asked(), before, "past the proxy: {}", told());
+    proxy.kill().unwrap();
+    proxy.wait().unwrap();
 }
