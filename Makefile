@@ -34,10 +34,10 @@ image: deps ## OCI images of the release build in target/image, without a daemon
 	@scripts/image.sh $(or $(CARGO_TARGET_DIR),target)/$(RUST_TARGET)/release/kube-router $(ARCH)
 
 ##@ Test
-.PHONY: test test-native test-vm fmt lint deny bench bench-bgp chaos
-test: deps ## Everything: format, lints, then native tests beside those that need the VM, in one boot
+.PHONY: test test-native test-vm fmt lint dependencies deny bench bench-bgp chaos
+test: deps ## Everything: format, lints, dependencies, then native tests beside those that need the VM, in one boot
 	@started=$$SECONDS; \
-	$(MAKE) fmt lint; linted=$$SECONDS; \
+	$(MAKE) fmt lint dependencies; linted=$$SECONDS; \
 	cargo test --workspace --no-run; built=$$SECONDS; \
 	scripts/test.sh; \
 	echo "test: $$((SECONDS - started)) s (lints $$((linted - started)), build $$((built - linted)), tests $$((SECONDS - built)))"
@@ -52,9 +52,10 @@ fmt: ## Check the formatting
 	@cargo fmt --all -- --check
 lint: deps ## Clippy, warnings denied
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
-deny: ## Licences, advisories and sources of the dependencies; fetches cargo-deny (minutes) if it is not there
-	@command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
-	@cargo deny check licenses bans sources
+dependencies: ## Licences, bans and sources of the dependencies; builds cargo-deny (two minutes) if it is not there
+	@cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet --debug cargo-deny
+	@cargo deny --log-level error check licenses bans sources
+deny: dependencies ## The same, and advisories, whose list is fetched from GitHub
 	@cargo deny check advisories
 bench: deps ## Cold start, one change, rest, memory, churn, against a floor measured in the same run (QUICK=1: small sizes)
 	@cargo build --release --workspace --bins --examples
