@@ -47,7 +47,10 @@ pub(crate) fn above(cluster: &Cluster, index: u8, software: Software) -> Router 
         ("net/ipv4/conf/eth0/send_redirects", "0"),
     ];
     router.namespace().sysctls(&spread).unwrap();
-    let deaf = [("net/ipv6/conf/eth0/accept_redirects", "0"), ("net/ipv4/conf/eth0/accept_redirects", "0")];
+    // With IPv4, either of the two is enough to take them.
+    let deaf = ["ipv6/conf/eth0", "ipv4/conf/eth0", "ipv4/conf/all"];
+    let deaf = deaf.map(|link| format!("net/{link}/accept_redirects"));
+    let deaf = deaf.each_ref().map(|key| (key.as_str(), "0"));
     cluster.outside().namespace().sysctls(&deaf).unwrap();
     router.start(peers_with_all(cluster, index)).unwrap_or_else(|error| panic!("{error}"));
     router
