@@ -8,9 +8,8 @@ use super::{Reconciler, TableCount, batch};
 use crate::row::{Key, Row};
 
 impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
-    pub(super) fn want(&mut self, key: Key, row: Row, owner: &O, id: OwnerNumber) {
+    pub(super) fn want(&mut self, key: Key, mut row: Row, owner: &O, id: OwnerNumber) {
         let mut entry = self.entries.entry(key.clone()).or_default();
-        let mut row = row;
         if entry.desired().is_some_and(|wanted| *wanted != row) || self.disputes.has(&key) {
             row = self.agreed(&key, row, owner);
             entry = self.entries.entry(key.clone()).or_default();
@@ -143,7 +142,7 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
     }
 
     /// Changes what is believed to be there, and with it what holds what. Says whether it is as wanted now, and whether an
-    /// earlier change was refused.
+    /// earlier change was refused: whoever needs to know need not look for the entry again.
     pub(super) fn set_actual(&mut self, key: &Key, row: Option<Row>) -> (bool, bool) {
         let needed_after = row.as_ref().map(|row| outside_needs(key, row)).unwrap_or_default();
         for needed in needed_after {
