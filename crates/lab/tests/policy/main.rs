@@ -33,6 +33,7 @@ mod operator;
 mod pages;
 mod path_mtu;
 mod random;
+mod routed;
 mod service_flows;
 mod service_ways;
 mod stage;
