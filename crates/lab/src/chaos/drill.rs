@@ -1,6 +1,6 @@
 //! Faults under which nothing may be lost and nothing may pass that is forbidden.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::half_open::half_open;
 use super::overflow::overflow;
@@ -8,8 +8,9 @@ use super::stage::{SOON, Stage};
 use super::{Error, Options};
 use crate::api_server::{Availability, Resource};
 
-/// How long an agent is left without an API server from its start. Its peers are the nodes the API server tells of, and they keep the
-/// routes of one that restarts for 90 s.
+/// Peers keep the routes of an agent that restarts for so long (default of `--bgp-graceful-restart-time`).
+const RESTART_TIME: Duration = Duration::from_secs(90);
+/// How long an agent is left without an API server from its start: its peers are the nodes the API server tells of.
 const UNKNOWING: Duration = Duration::from_secs(30);
 
 /// One kind of fault.
@@ -101,10 +102,11 @@ impl Drill {
     }
 }
 
-/// Dies at any moment of its life, its start included. Every tenth one lives until its peers have heard it: they keep the
-/// routes of an agent that restarts for `--bgp-graceful-restart-time` and no longer, so one that never gets so far loses them
-/// however it dies.
+/// Dies at any moment of its life, its start included. Every tenth one, or on a slow machine the next after a while, lives
+/// until its peers have heard it: they keep the routes of an agent that restarts for `--bgp-graceful-restart-time` and no
+/// longer, so one that never gets so far loses them however it dies.
 async fn deaths(stage: &mut Stage, options: &Options, kill: bool) -> Result<u32, Error> {
+    let mut heard = Instant::now();
     for number in 1..=options.deaths {
         let Some(agent) = stage.cluster.take_agent(1) else { return Err(Error::Object("agent on node-1")) };
         if kill {
@@ -113,8 +115,9 @@ async fn deaths(stage: &mut Stage, options: &Options, kill: bool) -> Result<u32,
             agent.stop(SOON);
         }
         stage.cluster.start_agent(1)?;
-        if number % 10 == 0 {
+        if number % 10 == 0 || heard.elapsed() > RESTART_TIME / 3 {
             stage.heard().await?;
+            heard = Instant::now();
             continue;
         }
         let moment = Duration::from_millis(stage.random.u64(0..4000));
