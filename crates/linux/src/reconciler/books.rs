@@ -17,14 +17,6 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
         entry.add_claimant(id);
         if entry.desired() != Some(&row) {
             let (returns, was_refused) = (entry.actual().is_some(), entry.refused().is_some());
-            if !returns && !was_refused {
-                // Nearly every row of a start: nothing depends on it yet but that it is written.
-                let is_new = entry.set_desired(Some(row)).is_none();
-                entry.take_holding();
-                self.count(&key).desired += usize::from(is_new);
-                self.queue(&key, true);
-                return;
-            }
             if entry.set_desired(Some(row)).is_none() {
                 let released = entry.take_holding();
                 self.count(&key).desired += 1;
@@ -35,6 +27,11 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
             }
             if was_refused {
                 self.forget_refusal(&key);
+            }
+            if !returns && !was_refused {
+                // Nearly every row of a start: it differs and does not rest, which need not be looked for again.
+                self.queue(&key, true);
+                return;
             }
         }
         self.touch(&key);
@@ -186,6 +183,7 @@ impl<O: Clone + Ord + Hash + Debug> Reconciler<O> {
 
 /// What may go only after a row, besides its container, which removal need not wait for.
 fn outside_needs(key: &Key, row: &Row) -> Vec<Key> {
+    // Of most rows there are: a member stands on nothing but its set.
     if matches!(row, Row::Member) {
         return Vec::new();
     }
