@@ -4,26 +4,19 @@
 
 use std::net::IpAddr;
 
-use lab::api_server::Resource;
 use lab::cluster::Cluster;
 use lab::node::Families;
 use serde_json::json;
 
 use crate::fence::Fence;
 use crate::nodes::all;
-use crate::service_flows::{pod, policy, ready};
+use crate::service_flows::{pod, pod_ips, policy, ready};
 use crate::stage::SOON;
 use crate::tables::{NFTABLES, flags, logs};
 
 /// What is translated, IPv4 first, with the family in nft's words.
 const TRANSLATED: [(&str, &str); 2] = [("ip", "203.0.113.1"), ("ip6", "fd03::1")];
 const PORT: u16 = 8080;
-
-fn addresses(cluster: &Cluster, name: &str) -> Vec<IpAddr> {
-    let pod = cluster.api().get(Resource::Pods, Some("default"), name).unwrap();
-    let ips = pod["status"]["podIPs"].as_array().unwrap().iter();
-    ips.map(|ip| ip["ip"].as_str().unwrap().parse().unwrap()).collect()
-}
 
 /// The other proxy: to the pod, and masqueraded where it comes from the pod.
 fn translate(cluster: &Cluster, pod: &[IpAddr]) {
@@ -60,7 +53,7 @@ async fn reaches_itself(more: &[&str]) {
     ready(&cluster).await;
     let probe = |name: &str| cluster.pod_probe("default", name).unwrap();
     let (one, other) = (probe("one"), probe("other"));
-    let (own, others) = (addresses(&cluster, "one"), addresses(&cluster, "other"));
+    let (own, others) = (pod_ips(&cluster, "one"), pod_ips(&cluster, "other"));
     let translated = TRANSLATED.map(|(_, ip)| ip.parse::<IpAddr>().unwrap());
     translate(&cluster, &own);
     let mut fence = Fence::new(&cluster).await;

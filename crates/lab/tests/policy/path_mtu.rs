@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::fence::Fence;
 use crate::nodes::all;
-use crate::service_flows::ready;
+use crate::service_flows::{pod_ips, ready};
 use crate::stage::SOON;
 use crate::tables::{NFTABLES, flags, logs};
 
@@ -35,12 +35,6 @@ fn pod(cluster: &Cluster, name: &str, node: usize) {
         },
     });
     cluster.api().create(Resource::Pods, pod).unwrap();
-}
-
-fn addresses(cluster: &Cluster, name: &str) -> Vec<IpAddr> {
-    let pod = cluster.api().get(Resource::Pods, Some("default"), name).unwrap();
-    let ips = pod["status"]["podIPs"].as_array().unwrap().iter();
-    ips.map(|ip| ip["ip"].as_str().unwrap().parse().unwrap()).collect()
 }
 
 /// Each takes one direction of one peer and nothing else.
@@ -109,7 +103,7 @@ async fn narrow_path(more: &[&str]) {
     ready(&cluster).await;
     let probe = |name: &str| cluster.pod_probe("default", name).unwrap();
     let (sender, receiver) = (probe("sender"), probe("receiver"));
-    let (from, to) = (addresses(&cluster, "sender"), addresses(&cluster, "receiver"));
+    let (from, to) = (pod_ips(&cluster, "sender"), pod_ips(&cluster, "receiver"));
     let mut fence = Fence::new(&cluster).await;
     all("no policy", &sender, &to, PORTS[1], true).await.unwrap();
     isolate(&cluster);

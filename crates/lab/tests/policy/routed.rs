@@ -1,17 +1,14 @@
 //! Network policy beside another CNI plugin than kube-router's bridge: `ptp`, by which every pod hangs on a link of its own and
 //! all packets between pods are routed, those within a node, too.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
-use lab::api_server::Resource;
 use lab::cluster::Cluster;
 use lab::node::{Families, Node};
 use serde_json::{Value, json};
 
 use crate::fence::Fence;
 use crate::nodes::all;
-use crate::service_flows::{pod, policy, ready};
+use crate::service_flows::{pod, pod_ips, policy, ready};
 use crate::stage::SOON;
 use crate::tables::{NFTABLES, flags, logs};
 
@@ -28,12 +25,6 @@ fn configure(node: &Node) {
     let list = json!({ "cniVersion": "0.3.1", "name": "other", "plugins": [ptp] }).to_string();
     let write = move || std::fs::write("/etc/cni/net.d/05-other.conflist", list);
     node.namespace().run(write).unwrap().unwrap();
-}
-
-fn addresses(cluster: &Cluster, name: &str) -> Vec<IpAddr> {
-    let pod = cluster.api().get(Resource::Pods, Some("default"), name).unwrap();
-    let ips = pod["status"]["podIPs"].as_array().unwrap().iter();
-    ips.map(|ip| ip["ip"].as_str().unwrap().parse().unwrap()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,7 +50,7 @@ async fn holds(more: &[&str]) {
     assert_eq!(links, "", "pods are not on a bridge");
     let probe = |name: &str| cluster.pod_probe("default", name).unwrap();
     let (one, near, far) = (probe("one"), probe("near"), probe("far"));
-    let [own, of_near, of_far] = ["one", "near", "far"].map(|name| addresses(&cluster, name));
+    let [own, of_near, of_far] = ["one", "near", "far"].map(|name| pod_ips(&cluster, name));
     let mut fence = Fence::new(&cluster).await;
     let mut wrong = Vec::new();
     wrong.extend(all("no policy", &near, &own, PORT, true).await.err());

@@ -42,6 +42,13 @@ pub(crate) fn pod(cluster: &Cluster, name: &str, node: usize) {
     cluster.api().create(Resource::Pods, pod).unwrap();
 }
 
+/// Addresses of a pod, IPv4 first.
+pub(crate) fn pod_ips(cluster: &Cluster, name: &str) -> Vec<IpAddr> {
+    let pod = cluster.api().get(Resource::Pods, Some("default"), name).unwrap();
+    let ips = pod["status"]["podIPs"].as_array().unwrap().iter();
+    ips.map(|ip| ip["ip"].as_str().unwrap().parse().unwrap()).collect()
+}
+
 /// Creates or replaces a policy.
 pub(crate) fn policy(cluster: &Cluster, name: &str, spec: Value) {
     let policy = json!({ "metadata": { "namespace": "default", "name": name }, "spec": spec });

@@ -10,7 +10,7 @@ use lab::cluster::{Cluster, attempts, eventually};
 use lab::probe::{Outcome, Probe, Protocol, matrix};
 use serde_json::{Value, json};
 
-use crate::service_flows::{pod, policy, ready};
+use crate::service_flows::{pod, pod_ips, policy, ready};
 use crate::stage::SOON;
 use crate::tables::{NFTABLES, logs};
 
@@ -199,12 +199,6 @@ fn put(cluster: &Cluster, name: &str, spec: Option<&Value>) {
         // It may be none there.
         None => drop(cluster.api().delete(Resource::NetworkPolicies, Some("default"), name, None)),
     }
-}
-
-fn pod_ips(cluster: &Cluster, name: &str) -> Vec<IpAddr> {
-    let pod = cluster.api().get(Resource::Pods, Some("default"), name).unwrap();
-    let ips = pod["status"]["podIPs"].as_array().unwrap().iter();
-    ips.map(|ip| ip["ip"].as_str().unwrap().parse().unwrap()).collect()
 }
 
 /// The Service, with an address of each kind and family. Its load-balancer addresses are given by the cloud.
