@@ -14,20 +14,17 @@ use crate::wire::{Notification, RestartCapability};
 
 /// What we say of ourselves for a session of these families.
 ///
-/// The R bit is for the time after a restart of ours. The F bit says that what the peer has kept of us still holds: after a
-/// restart if the kernel has kept it, and whenever a session with the peer comes back in the life of this speaker
-/// (`met`), for without it the peer has to drop everything as the session comes up (RFC 4724 section 4.2).
+/// The R bit is for the time after a restart of ours. The F bit says that what the peer has kept of us still holds: if the
+/// kernel has kept it over our restart, for peers that come when that is over, too; and whenever a session with the peer
+/// comes back in the life of this speaker (`met`). Without it the peer has to drop everything as the session comes up (RFC
+/// 4724 section 4.2).
 pub fn offer(ours: &GracefulRestart, families: Families, met: bool) -> RestartCapability {
     RestartCapability {
         restarting: ours.restarting,
         notification: true,
         restart_time: u16::try_from(ours.restart_time.as_secs()).unwrap_or(4095).min(4095),
         families,
-        forwarding_kept: match (met, ours.restarting) {
-            (true, _) => families,
-            (false, true) => ours.forwarding_kept.and(families),
-            (false, false) => Families::NONE,
-        },
+        forwarding_kept: if met { families } else { ours.forwarding_kept.and(families) },
     }
 }
 
@@ -90,12 +87,15 @@ mod tests {
 
     #[test]
     fn bits_are_for_the_time_after_a_restart_and_for_peers_that_come_back() {
-        let fresh = offer(&both(), Families::all(), false);
+        let booted = GracefulRestart { forwarding_kept: Families::NONE, ..both() };
+        let fresh = offer(&booted, Families::all(), false);
         assert!(!fresh.restarting && fresh.forwarding_kept.is_empty());
         let back = offer(&GracefulRestart { restarting: true, ..both() }, Families::all(), false);
         assert!(back.restarting);
         assert_eq!(back.forwarding_kept, Families::all());
-        let booted = GracefulRestart { forwarding_kept: Families::NONE, ..both() };
+        let late = offer(&both(), Families::all(), false);
+        assert!(!late.restarting, "the restart is over");
+        assert_eq!(late.forwarding_kept, Families::all());
         let again = offer(&booted, Families::all(), true);
         assert!(!again.restarting);
         assert_eq!(again.forwarding_kept, Families::all());

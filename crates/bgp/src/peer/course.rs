@@ -54,9 +54,15 @@ impl Peer {
     }
 
     /// Settles a collision: whether the connection whose OPEN has just come stays (RFC 4271 section 6.8).
+    ///
+    /// Beside a session that is up it does if the peer has restarted, unnoticed (RFC 4724 section 5). Not so soon after that
+    /// session came up: then it is the other attempt of the same peer, which our side took from the kernel late, and which
+    /// the peer has given up already. A peer that did restart so soon dials again once the probe has ended the session.
     fn survives(&mut self, side: Side, negotiated: &Negotiated, now: Instant, out: &mut Vec<Action>) -> bool {
         if let Some(main) = self.links.main() {
-            let restarts = main.session.negotiated().is_some_and(|was| was.graceful_restart.is_some());
+            let attempts_are_over = self.history.since.is_some_and(|since| now - since > CONNECT_WAIT);
+            let agreed = main.session.negotiated().is_some_and(|was| was.graceful_restart.is_some());
+            let restarts = attempts_are_over && agreed;
             if restarts {
                 self.event(Side::Main, Event::Replaced, now, out);
             }
