@@ -164,8 +164,20 @@ impl NetworkRoutes {
         }
     }
 
+    /// Paths go before the configuration with which the speaker begins to speak: a peer that kept what it knew of this node
+    /// over a restart drops what it has not heard again when the first telling ends (RFC 4724 section 4.2).
     fn tell_speaker(&mut self, inputs: Inputs<'_>, in_kernel: InKernel<'_>) {
         let Some(own) = &inputs.node.object else { return };
+        // Where another program serves the addresses, it is for that one to be in time.
+        let programmed = |ip: IpAddr| {
+            !inputs.options.controllers.service_proxy
+                || inputs.node.has_ip(ip)
+                || !in_kernel(&service_address(ip)).is_empty()
+        };
+        let changes = self.told.take_changes(inputs.node, programmed);
+        if !changes.is_empty() {
+            self.effects.push(Effect::Speaker(speaker::Ask::Paths(changes)));
+        }
         let looked = self.with_passwords.is_some() || self.passwords_problem.is_some();
         let may_ask = looked || inputs.options.bgp.peer_passwords_file.is_none();
         if may_ask && std::mem::take(&mut self.dirty_speaker) {
@@ -181,16 +193,6 @@ impl NetworkRoutes {
             let object = ObjectName::cluster_wide(own.name.clone()).of_kind(Kind::Node);
             self.found.push((object, objections));
             self.effects.extend(ask.map(Effect::Speaker));
-        }
-        // Where another program serves the addresses, it is for that one to be in time.
-        let programmed = |ip: IpAddr| {
-            !inputs.options.controllers.service_proxy
-                || inputs.node.has_ip(ip)
-                || !in_kernel(&service_address(ip)).is_empty()
-        };
-        let changes = self.told.take_changes(inputs.node, programmed);
-        if !changes.is_empty() {
-            self.effects.push(Effect::Speaker(speaker::Ask::Paths(changes)));
         }
     }
 }

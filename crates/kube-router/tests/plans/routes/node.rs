@@ -89,7 +89,13 @@ impl Node {
         loop {
             let inputs = Inputs { store: &self.store, node: &self.node, options: &self.options };
             let planned = self.routes.plan(inputs, Instant::now(), &|key: &Key| vec![key.clone()]);
+            let idle = self.asked.is_none();
             for effect in self.routes.take_effects() {
+                let late = idle && self.asked.is_some() && matches!(&effect, Effect::Speaker(Ask::Paths(_)));
+                assert!(
+                    !late,
+                    "peers would hear that there is nothing more to tell before they hear of {effect:?}"
+                );
                 self.follow(effect);
             }
             for (object, found) in self.routes.take_found() {
