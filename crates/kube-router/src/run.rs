@@ -15,7 +15,7 @@ use crate::core::{self, Core, LaneError};
 use crate::counters::IpvsCounters;
 use crate::health::{Awaited, Health};
 use crate::kube::client::{self, ClientError};
-use crate::kube::watch;
+use crate::kube::{connection, watch};
 use crate::listen::{self, ListenError};
 use crate::metrics::{Metrics, MetricsError};
 use crate::options::{self, Options, Request};
@@ -218,7 +218,7 @@ async fn core(start: Start, stop: &mut Stop) -> Result<(), RunError> {
         stop.asked().await;
         return Ok(());
     }
-    let client = watch::client(client).map_err(RunError::Connect)?;
+    let client = connection::client(&client).map_err(RunError::Connect)?;
     let (health_ports, follow) = tokio::sync::watch::channel(Arc::default());
     let needs = core::needs(&controllers, &Name::from(node.as_str()), &options);
     let core = Core::start(core::Start {

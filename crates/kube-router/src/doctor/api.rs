@@ -12,11 +12,9 @@ use serde_json::Value;
 use super::{Api, Listed, NodeSeen};
 use crate::causes::with_causes;
 use crate::core::{enabled_controllers, needs};
-use crate::kube::client;
 use crate::kube::convert::Wire;
 use crate::kube::model::Kind;
-use crate::kube::watch;
-use crate::kube::wire;
+use crate::kube::{client, connection, wire};
 use crate::options::Options;
 
 /// How long one answer may take.
@@ -36,7 +34,7 @@ pub(super) async fn ask(options: &Options) -> Api {
     let url = config.cluster_url.clone();
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     api.server = Some(Ok(format!("{}{port}", url.host().unwrap_or_default())));
-    let client = match watch::client(config) {
+    let client = match connection::client(&config) {
         Ok(client) => client,
         Err(error) => {
             api.server = Some(Err(error.to_string()));

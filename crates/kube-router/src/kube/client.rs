@@ -141,6 +141,7 @@ fn choose_name(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kube::connection;
     use crate::options::Options;
 
     fn api(flags: &[&str]) -> Api {
@@ -172,15 +173,15 @@ mod tests {
         let overridden = config(&api(&[&flag, "--master=http://127.0.0.1:1"])).await.unwrap();
         assert_eq!(overridden.cluster_url, "http://127.0.0.1:1/");
         // Both kinds of server make a client: TLS finds its provider.
-        assert!(::kube::Client::try_from(overridden).is_ok());
-        assert!(::kube::Client::try_from(config(&api(&[&flag])).await.unwrap()).is_ok());
+        assert!(connection::client(&overridden).is_ok());
+        assert!(connection::client(&config(&api(&[&flag])).await.unwrap()).is_ok());
 
         let behind =
             |url: &str| text.replace("cluster: {server", &format!("cluster: {{proxy-url: '{url}', server"));
         std::fs::write(file.path(), behind("http://192.0.2.9:3128")).unwrap();
         let proxied = config(&api(&[&flag])).await.unwrap();
         assert_eq!(proxied.proxy_url.clone().unwrap(), "http://192.0.2.9:3128/");
-        assert!(::kube::Client::try_from(proxied).is_ok());
+        assert!(connection::client(&proxied).is_ok());
         std::fs::write(file.path(), behind("socks5://u:secret@192.0.2.9")).unwrap();
         let error = config(&api(&[&flag])).await.unwrap_err().to_string();
         assert!(error.contains("proxy-url") && !error.contains("secret"), "{error}");

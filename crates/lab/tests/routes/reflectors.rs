@@ -97,9 +97,6 @@ async fn moves(cluster: &Cluster, node: usize) {
     // Or the kernel takes the second address of a subnet away with the first.
     namespace.sysctls(&[("net/ipv4/conf/eth0/promote_secondaries", "1")]).unwrap();
     namespace.ip("addr add 172.31.0.60/24 dev eth0\naddr add fd31::60/64 dev eth0 nodad\n").unwrap();
-    let addresses: Vec<_> = fresh.iter().map(|ip| json!({ "type": "InternalIP", "address": ip })).collect();
-    let status = json!({ "addresses": addresses });
-    cluster.api().patch_status(Resource::Nodes, None, &format!("node-{node}"), &status).unwrap();
     for net in cluster.node(node).unwrap().networks() {
         namespace.ip(&format!("addr del {net} dev eth0\n")).unwrap();
     }
@@ -107,12 +104,17 @@ async fn moves(cluster: &Cluster, node: usize) {
     for gateway in cluster.fabric().gateway(0) {
         namespace.ip(&format!("route replace default via {gateway}\n")).unwrap();
     }
+    // The watch was opened from the old address, and the kernel does not close it: nothing of this arrives there.
+    let addresses: Vec<_> = fresh.iter().map(|ip| json!({ "type": "InternalIP", "address": ip })).collect();
+    let status = json!({ "addresses": addresses });
+    cluster.api().patch_status(Resource::Nodes, None, &format!("node-{node}"), &status).unwrap();
     for (range, hop) in cluster.node(node).unwrap().pod_ranges().iter().zip(fresh) {
         let hop: IpAddr = hop.parse().unwrap();
         until(&format!("{range} by way of {hop}"), || {
             let routes = ip(cluster, 3, &format!("route show {range}"));
             let there = routes.iter().any(|route| route["gateway"] == hop.to_string());
-            if there { Ok(()) } else { Err(format!("{routes:?}")) }
+            let log = || std::fs::read_to_string(cluster.agent_log(node).unwrap()).unwrap_or_default();
+            if there { Ok(()) } else { Err(format!("{routes:?}\n{}", log())) }
         })
         .await;
     }

@@ -66,24 +66,31 @@ impl Drop for Watch {
     }
 }
 
-fn ask_both_ways(cluster: &Cluster, rate: u32) -> Vec<Asking> {
+/// Questions between the pods of the first two nodes, each series with its name.
+fn ask_both_ways(cluster: &Cluster, rate: u32) -> Vec<(String, Asking)> {
     let mut asking = Vec::new();
     for (from, to) in [(1, 2), (2, 1)] {
         let probe = cluster.pod_probe("default", &format!("pod-{from}")).unwrap().patience(LATEST);
         for ip in addresses(cluster, to).unwrap() {
             let to = SocketAddr::new(ip, PORT);
-            asking.push(probe.rate(Protocol::Udp, to, rate / 2, Duration::from_secs(120)));
+            let series = probe.rate(Protocol::Udp, to, rate / 2, Duration::from_secs(120));
+            asking.push((format!("pod-{from} asks {to}"), series));
         }
     }
     asking
 }
 
-async fn nothing_was_lost(what: &str, asking: Vec<Asking>) {
-    for asking in asking {
+async fn nothing_was_lost(what: &str, cluster: &Cluster, asking: Vec<(String, Asking)>) {
+    let mut lost = Vec::new();
+    for (series, asking) in asking {
         let rate = asking.stop_after(500).await;
-        assert!(rate.asked >= 500, "{what}: {rate:?}");
-        assert!(rate.failed.is_empty(), "{what}: of {}: {:?}", rate.asked, rate.failed);
+        assert!(rate.asked >= 500, "{what}: {series}: {rate:?}");
+        if !rate.failed.is_empty() {
+            lost.push(format!("{series}: of {}: {:?}", rate.asked, rate.failed));
+        }
     }
+    let log = |node| std::fs::read_to_string(cluster.agent_log(node).unwrap()).unwrap_or_default();
+    assert!(lost.is_empty(), "{what}: {lost:#?}\n{}", (1..=3).map(log).collect::<Vec<_>>().join("\n"));
 }
 
 /// What FRR was told about graceful restart by node 2, of IPv4: whether it has restarted, whether it kept forwarding.
@@ -130,7 +137,7 @@ async fn nothing_is_lost(
 ) {
     let asking = ask_both_ways(cluster, rate);
     back_again(what, cluster, peers, end).await;
-    nothing_was_lost(what, asking).await;
+    nothing_was_lost(what, cluster, asking).await;
 }
 
 fn killed(cluster: &mut Cluster) {

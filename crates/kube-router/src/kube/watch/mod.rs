@@ -114,13 +114,6 @@ impl Default for Tuning {
     }
 }
 
-/// A client fit for watches. By itself kube repeats requests answered by 429, 503 or 504 without a word, with pauses
-/// of up to minutes; a watch makes its own pauses and says what it waits for.
-pub fn client(mut config: kube::Config) -> Result<Client, kube::Error> {
-    config.default_retry = false;
-    Client::try_from(config)
-}
-
 /// Starts a watch. It ends when the receiver of `events` is gone; until then it waits whenever the receiver is slow.
 /// The caller's runtime runs it. The receiver may take other messages too: events that came together are turned into
 /// one of its own.

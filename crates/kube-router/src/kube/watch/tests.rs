@@ -136,7 +136,7 @@ fn quick() -> Tuning {
 
 fn client(address: SocketAddr) -> Client {
     let uri = format!("http://{address}").parse().expect("a URI");
-    super::client(kube::Config::new(uri)).expect("a client")
+    crate::kube::connection::client(&kube::Config::new(uri)).expect("a client")
 }
 
 struct Scene {
