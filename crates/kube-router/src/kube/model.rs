@@ -262,6 +262,8 @@ pub struct Pod {
     pub host_network: bool,
     /// `status.phase` is Succeeded or Failed.
     pub finished: bool,
+    /// `metadata.deletionTimestamp` is set: it is being deleted, and goes when its containers and its sandbox are gone.
+    pub terminating: bool,
     /// `spec.terminationGracePeriodSeconds`.
     pub grace_seconds: u32,
     /// `metadata.labels`.

@@ -40,6 +40,7 @@ wire! {
         generate_name: Text,
         resource_version: Text,
         creation_timestamp: Text,
+        deletion_timestamp: Text,
         labels: Lenient<BTreeMap<String, Text>>,
         annotations: Lenient<BTreeMap<String, Text>>,
         owner_references: List<OwnerReference>,

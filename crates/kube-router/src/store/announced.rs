@@ -119,6 +119,7 @@ mod tests {
             node: Some("here".into()),
             host_network: false,
             finished: false,
+            terminating: false,
             grace_seconds: 30,
             labels: Labels::default(),
             ports: [].into(),

@@ -64,6 +64,7 @@ fn pod(id: ObjectName, last: u8) -> Object {
         node: None,
         host_network: false,
         finished: false,
+        terminating: false,
         grace_seconds: 30,
         labels: Labels::default(),
         ports: Arc::from([]),

@@ -94,6 +94,7 @@ fn pod(number: u8, shape: u16) -> Object {
         node: Some(if shape & 8 == 0 { HERE.into() } else { "there".into() }),
         host_network: shape & 0x30 == 0x30,
         finished: shape & 0xc0 == 0xc0,
+        terminating: shape & 0x300 == 0x300,
         grace_seconds: 7,
         labels: kube_router::kube::model::Labels::default(),
         ports: std::sync::Arc::from([]),

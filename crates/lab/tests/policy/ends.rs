@@ -1,5 +1,5 @@
-//! Pods at the end of their lives: one that is terminating is judged, and counts as a peer, until it is gone; one whose
-//! programs have ended is nobody, and its address may be another pod's by then.
+//! Pods at the end of their lives: one that is terminating is judged, and counts as a peer, until it is gone or another pod
+//! has its address; one whose programs have ended is nobody, and its address may be another pod's by then.
 
 use lab::api_server::Resource;
 use lab::node::{Families, Pod};
@@ -71,16 +71,16 @@ fn show(stage: &Stage<'_>, name: &str, role: &str, pod: &Pod) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_address_of_a_completed_pod_is_the_next_pods() {
-    completed(&[]).await;
+async fn the_address_of_a_pod_that_has_ended_is_the_next_pods() {
+    ended(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_address_of_a_completed_pod_is_the_next_pods_with_nftables() {
-    completed(&[NFTABLES]).await;
+async fn the_address_of_a_pod_that_has_ended_is_the_next_pods_with_nftables() {
+    ended(&[NFTABLES]).await;
 }
 
-async fn completed(more: &[&str]) {
+async fn ended(more: &[&str]) {
     let cluster = cluster(Families::Dual, more).await;
     let stage = Stage::new(cluster.api(), Some(&cluster)).await;
     let mut fence = Fence::new(&cluster).await;
@@ -108,8 +108,8 @@ async fn completed(more: &[&str]) {
     };
     show(&stage, "job", "client", &pod);
     is_client("it runs", true).await;
-    let ended = json!({ "phase": "Succeeded" });
-    stage.api.patch_status(Resource::Pods, Some("x"), "job", &ended).unwrap();
+    let succeeded = json!({ "phase": "Succeeded" });
+    stage.api.patch_status(Resource::Pods, Some("x"), "job", &succeeded).unwrap();
     is_client("it has ended", false).await;
     show(&stage, "next", "other", &pod);
     is_client("its address is another pod's", false).await;
@@ -118,5 +118,11 @@ async fn completed(more: &[&str]) {
     is_client("the other is a client, too", true).await;
     stage.api.delete(Resource::Pods, Some("x"), "job", None).unwrap();
     is_client("the ended one is deleted", true).await;
+    stage.api.delete(Resource::Pods, Some("x"), "next", Some(GRACE)).unwrap();
+    is_client("the other is being deleted", true).await;
+    show(&stage, "heir", "other", &pod);
+    is_client("its address is a third pod's while it is shown", false).await;
+    stage.api.delete(Resource::Pods, Some("x"), "heir", None).unwrap();
+    is_client("the third is gone first", true).await;
     assert!(wrong.is_empty(), "{wrong:#?}\n{}", logs(&cluster));
 }

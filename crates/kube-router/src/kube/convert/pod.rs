@@ -46,6 +46,7 @@ pub(super) fn pod(wire: wire::Pod, meta: Meta, reading: &mut Reading<'_>) -> Res
         node: node.map(|node| reading.shared(&node)),
         host_network: reading.take("spec.hostNetwork", spec.host_network).unwrap_or(false),
         finished: matches!(phase.as_deref(), Some("Succeeded" | "Failed")),
+        terminating: meta.deletion_timestamp.get().is_some(),
         grace_seconds: match grace {
             None => GRACE_SECONDS,
             // as the kubelet reads it

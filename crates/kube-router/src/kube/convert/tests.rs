@@ -429,6 +429,8 @@ fn pods_are_read() {
 
     assert_eq!(pod(with(value.clone(), "/status/podIPs", Value::Null)).ips, ips(&["10.1.0.5"]));
     assert!(pod(with(value.clone(), "/status/phase", json!("Failed"))).finished);
+    let deleted = json!({"namespace": "shop", "name": "web-0", "deletionTimestamp": "2026-01-01T00:00:00Z"});
+    assert!(!read.terminating && pod(with(value.clone(), "/metadata", deleted)).terminating);
     let grace = |seconds: Value| {
         pod(with(value.clone(), "/spec/terminationGracePeriodSeconds", seconds)).grace_seconds
     };

@@ -18,7 +18,7 @@ mod policies;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -45,6 +45,8 @@ pub struct Index {
     by_ip: HashMap<IpAddr, PodNumber>,
     /// Addresses that several pods have: one comes before the other is known to be gone.
     more_by_ip: HashMap<IpAddr, Vec<PodNumber>>,
+    /// Pods that have yielded their addresses to another. They are in no group.
+    yielded: BTreeMap<ObjectName, Arc<Pod>>,
     groups: Slab<Group>,
     group_numbers: HashMap<GroupKey, GroupNumber>,
     groups_by_labels: HashMap<LabelsNumber, BTreeSet<GroupNumber>>,
@@ -110,6 +112,7 @@ impl Index {
             numbers: Numbers::default(),
             by_ip: HashMap::new(),
             more_by_ip: HashMap::new(),
+            yielded: BTreeMap::new(),
             groups: Slab::new(),
             group_numbers: HashMap::new(),
             groups_by_labels: HashMap::new(),
@@ -196,6 +199,7 @@ impl Index {
         self.pods.is_empty()
             && self.by_ip.is_empty()
             && self.more_by_ip.is_empty()
+            && self.yielded.is_empty()
             && self.groups.is_empty()
             && self.groups_by_labels.is_empty()
             && self.namespaces.is_empty()

@@ -1,4 +1,8 @@
 //! Pods come, go and change: which group they are in, and whether they are here.
+//!
+//! A pod's sandbox goes, and its address is given to another pod, before the API server says that it is gone. Policies of
+//! the old pod are nothing to the new one, neither where they restrict nor where they name it as a peer. So a pod that is
+//! being deleted yields to one that is not: from then on it has no address.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,6 +17,43 @@ impl Index {
     /// Takes in a pod as it is now.
     pub fn pod_changed(&mut self, id: &ObjectName, pod: Option<&Arc<Pod>>, touched: &mut Touched) {
         let pod = pod.filter(|pod| !pod.host_network && !pod.finished && !pod.ips.is_empty());
+        let yields = pod.filter(|pod| self.yields(pod)).cloned();
+        self.place(id, pod.filter(|_| yields.is_none()), touched);
+        self.yielded.remove(id);
+        self.yielded.extend(yields.map(|pod| (id.clone(), pod)));
+        for other in pod.into_iter().flat_map(|pod| self.yielding_to(pod)).collect::<Vec<_>>() {
+            self.place(&other.id, None, touched);
+            touched.flows.extend(&other.ips);
+            self.yielded.insert(other.id.clone(), other);
+        }
+        self.take_back(touched);
+    }
+
+    /// Whether a pod that is not being deleted has an address of this one, which is.
+    fn yields(&self, pod: &Pod) -> bool {
+        let stays = |other: &KnownPod| !other.pod.terminating && *other.id() != pod.id;
+        pod.terminating && pod.ips.iter().any(|ip| self.pods_at(*ip).any(|(other, _)| stays(other)))
+    }
+
+    /// Pods that this one makes yield. O(its addresses).
+    fn yielding_to(&self, pod: &Pod) -> impl Iterator<Item = Arc<Pod>> {
+        let ips = if pod.terminating { &[][..] } else { &pod.ips };
+        let shared = ips.iter().filter(|ip| self.more_by_ip.contains_key(*ip));
+        let there = shared.flat_map(|ip| self.pods_at(*ip));
+        there.map(|(other, _)| &other.pod).filter(|other| other.terminating).cloned()
+    }
+
+    /// Pods that need not yield any more: what they yielded to is gone itself. O(pods that have yielded), nearly always none.
+    fn take_back(&mut self, touched: &mut Touched) {
+        let back = self.yielded.values().filter(|pod| !self.yields(pod)).cloned().collect::<Vec<_>>();
+        for pod in back {
+            self.yielded.remove(&pod.id);
+            touched.flows.extend(&pod.ips);
+            self.place(&pod.id, Some(&pod), touched);
+        }
+    }
+
+    fn place(&mut self, id: &ObjectName, pod: Option<&Arc<Pod>>, touched: &mut Touched) {
         let before = self.number(id);
         let Some(pod) = pod else {
             if let Some(number) = before {

@@ -29,6 +29,7 @@ fn pod(id: &ObjectName, app: &str, last: u8, node: &str) -> Pod {
         node: Some(node.into()),
         host_network: false,
         finished: false,
+        terminating: false,
         grace_seconds: 30,
         labels: labels(app),
         ports: Arc::from([NamedPort { name: "http".into(), protocol: Protocol::Tcp, port: 80 }]),
@@ -145,6 +146,35 @@ fn two_pods_of_one_address_are_told_apart() {
     assert_eq!(left, ["new"]);
     fixture.pod("new", None);
     assert_eq!(fixture.index.pods_at(ip).count(), 0);
+}
+
+#[test]
+fn a_pod_that_is_being_deleted_yields_its_address() {
+    let mut fixture = Fixture::new();
+    let ip: IpAddr = [10, 0, 0, 9].into();
+    let mut change = |name: &str, as_now: Option<bool>| {
+        let id = id("shop", name);
+        let pod = as_now.map(|terminating| Arc::new(Pod { terminating, ..pod(&id, name, 9, "here") }));
+        fixture.index.pod_changed(&id, pod.as_ref(), &mut fixture.touched);
+        let at = fixture.index.pods_at(ip).map(|(pod, _)| pod.id().name.to_string());
+        (at.collect::<Vec<_>>().join(" "), std::mem::take(&mut fixture.touched))
+    };
+    change("old", Some(false));
+    assert_eq!(change("old", Some(true)), ("old".into(), Touched::default()), "nobody else has it");
+    let (at, touched) = change("new", Some(false));
+    assert_eq!((&*at, names(&touched.pods)), ("new", vec!["new", "old"]));
+    assert_eq!(touched.flows, [ip].into(), "running flows are judged anew");
+    assert_eq!(change("old", Some(true)), ("new".into(), Touched::default()), "told again");
+    assert_eq!(change("old", Some(false)).0, "new old", "who is right cannot be told");
+    assert_eq!(change("old", Some(true)).0, "new");
+    // Both go: until one is gone, neither is the other's successor.
+    assert_eq!(change("new", Some(true)).0, "new old");
+    assert_eq!(change("new", Some(false)).0, "new");
+    assert_eq!(change("new", None).0, "old", "its successor was gone first");
+    assert_eq!(change("new", Some(false)).0, "new");
+    assert_eq!(change("old", None), ("new".into(), Touched::default()));
+    change("new", None);
+    assert!(fixture.index.is_empty(), "{:#?}", fixture.index);
 }
 
 #[test]

@@ -122,16 +122,24 @@ fn is_at(port: &Value, receiver: Option<&Value>, packet: Packet<'_>) -> bool {
     }
 }
 
-/// Pods with an address of their own, by it.
-fn pods_at(world: &World, ip: IpAddr) -> impl Iterator<Item = (&String, &Value)> {
+/// Pods with an address of their own, by it. While a pod is deleted its address may be another's already.
+pub(crate) fn pods_at(world: &World, ip: IpAddr) -> impl Iterator<Item = (&String, &Value)> {
+    let goes = |pod: &Value| !pod["metadata"]["deletionTimestamp"].is_null();
+    let stays_with = move |ip| world.pods.values().any(move |pod| !goes(pod) && own_ips(pod).contains(&ip));
     let has = move |pod: &Value| {
-        let ips = pod["status"]["podIPs"].as_array();
-        let phase = pod["status"]["phase"].as_str();
-        ips.is_some_and(|ips| ips.iter().any(|one| one["ip"].as_str().unwrap().parse() == Ok(ip)))
-            && pod["spec"]["hostNetwork"] != true
-            && !matches!(phase, Some("Succeeded" | "Failed"))
+        let ips = own_ips(pod);
+        ips.contains(&ip) && !(goes(pod) && ips.into_iter().any(stays_with))
     };
     world.pods.iter().filter(move |(_, pod)| has(pod)).map(|((namespace, _), pod)| (namespace, pod))
+}
+
+fn own_ips(pod: &Value) -> Vec<IpAddr> {
+    let phase = pod["status"]["phase"].as_str();
+    if pod["spec"]["hostNetwork"] == true || matches!(phase, Some("Succeeded" | "Failed")) {
+        return Vec::new();
+    }
+    let ips = pod["status"]["podIPs"].as_array().into_iter().flatten();
+    ips.map(|one| one["ip"].as_str().unwrap().parse().unwrap()).collect()
 }
 
 fn labels(object: &Value) -> &Value {
