@@ -5,7 +5,7 @@ use lab::router::{Config, Neighbour, Network, Router, Software};
 use serde_json::Value;
 
 use crate::above::{ABOVE_ASN, NODES_ASN};
-use crate::setup::{everyone_reaches_everyone, knows_beside, metric, metrics, routed, status, until};
+use crate::setup::{everyone_reaches_everyone, knows_beside, log, metric, metrics, routed, status, until};
 
 /// The third is in the nodes' own AS.
 const FLAGS: [&str; 2] =
@@ -32,7 +32,7 @@ async fn router_ids_of_two_are_told_and_hurt_nobody() {
     knows_beside(&cluster, 1, &[2], &TOLD[..1]).await;
     let twin = router(&cluster, Software::GoBgp, 2, ABOVE_ASN, [10, 255, 1, 1], TOLD[1]);
     knows_beside(&cluster, 1, &[2], &TOLD).await;
-    let said = || std::fs::read_to_string(cluster.agent_log(1).unwrap()).unwrap();
+    let said = || log(&cluster, 1);
     let label = ["reason=\"duplicate_router_id\""];
     until("the twin is counted and told", || {
         let count = metric(&metrics(&cluster, 1), "kube_router_bgp_peer_faults_total", &label);

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::above::{above, peers_with_all};
 use crate::setup::{
-    PATIENCE, ROUTER_ONLY, established, knows, learned, metric, metrics, routed, status, until,
+    PATIENCE, ROUTER_ONLY, established, knows, learned, log, metric, metrics, routed, status, until,
 };
 
 /// The bound, and what is more. A router also tells each node the pods of the other.
@@ -79,7 +79,7 @@ async fn a_router_that_tells_too_much_loses_its_session_and_nobody_elses() {
         let text = metrics(&cluster, node);
         let counted = ["reason=\"too_many_prefixes\"", FLOODER];
         assert_eq!(metric(&text, "kube_router_bgp_peer_faults_total", &counted), 1.0, "{text}");
-        let log = std::fs::read_to_string(cluster.agent_log(node).unwrap()).unwrap();
+        let log = log(&cluster, node);
         let warned =
             log.lines().find(|line| line.contains("too many prefixes")).unwrap_or_else(|| panic!("{log}"));
         for word in ["WARN", FLOODER, "count=2", "bound=20", "--bgp-max-prefixes"] {

@@ -9,7 +9,9 @@ use lab::router::{Neighbour, Router, Software};
 use serde_json::json;
 
 use crate::above::{above, peers_with_all};
-use crate::setup::{annotate, everyone_reaches_everyone, ip, knows, metrics, ranges, routed, status, until};
+use crate::setup::{
+    annotate, everyone_reaches_everyone, ip, knows, log, metrics, ranges, routed, status, until,
+};
 
 async fn session(router: &Router, cluster: &Cluster, node: usize, up: bool) {
     let address = cluster.node(node).unwrap().addresses()[0];
@@ -30,7 +32,7 @@ fn with_passwords(cluster: &Cluster, password: Option<&str>) -> lab::router::Con
 /// None of these texts is in the log, in the status or in the metrics of a node's agent.
 async fn secrets_stay_secret(cluster: &Cluster, node: usize, secrets: &[&str]) {
     let told = [
-        ("log", std::fs::read_to_string(cluster.agent_log(node).unwrap()).unwrap()),
+        ("log", log(cluster, node)),
         ("status", until("the agent's status", || status(cluster, node, "")).await.to_string()),
         ("metrics", metrics(cluster, node)),
     ];
@@ -77,7 +79,7 @@ async fn peers_come_and_go_with_the_node_object() {
     annotate(&cluster, 2, json!({ "kube-router.io/node.bgp.communities": "nonsense" }));
     until("the bad annotation is named", || {
         let status = cluster.on_node(2, "curl -s http://127.0.0.1:20241/metrics").unwrap_or_default();
-        let log = std::fs::read_to_string(cluster.agent_log(2).unwrap()).unwrap();
+        let log = log(&cluster, 2);
         let named = ["node-2", "node.bgp.communities", "nonsense"].iter().all(|word| log.contains(word));
         if named { Ok(()) } else { Err(format!("{log}\n{status}")) }
     })
@@ -142,11 +144,10 @@ async fn a_node_is_reached_as_soon_as_it_has_an_address() {
     drop(cluster.take_agent(3));
     knows(&cluster, 1, &[2]).await;
     knows(&cluster, 2, &[1]).await;
-    let log = cluster.agent_log(3).unwrap();
-    let before = std::fs::read_to_string(&log).unwrap().len();
+    let before = log(&cluster, 3).len();
     cluster.start_agent(3).unwrap();
     until("the agent says what it waits for", || {
-        let text = std::fs::read_to_string(&log).unwrap().split_off(before);
+        let text = log(&cluster, 3).split_off(before);
         if text.contains("nothing is programmed until there is one") { Ok(()) } else { Err(text) }
     })
     .await;

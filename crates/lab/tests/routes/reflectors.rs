@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use lab::api_server::Resource;
-use lab::cluster::Cluster;
+use lab::cluster::{Cluster, eventually};
 use lab::node::Families;
 use serde_json::json;
 
 use crate::setup::{
-    PATIENCE, annotate, established, everyone_reaches_everyone, ip, knows, pod, routed_in, until,
+    PATIENCE, annotate, established, everyone_reaches_everyone, ip, knows, log, pod, routed_in,
 };
 
 /// Nodes 1 and 2 reflect, the others are their clients.
@@ -110,13 +110,12 @@ async fn moves(cluster: &Cluster, node: usize) {
     cluster.api().patch_status(Resource::Nodes, None, &format!("node-{node}"), &status).unwrap();
     for (range, hop) in cluster.node(node).unwrap().pod_ranges().iter().zip(fresh) {
         let hop: IpAddr = hop.parse().unwrap();
-        until(&format!("{range} by way of {hop}"), || {
+        let look = || async {
             let routes = ip(cluster, 3, &format!("route show {range}"));
             let there = routes.iter().any(|route| route["gateway"] == hop.to_string());
-            let log = || std::fs::read_to_string(cluster.agent_log(node).unwrap()).unwrap_or_default();
-            if there { Ok(()) } else { Err(format!("{routes:?}\n{}", log())) }
-        })
-        .await;
+            if there { Ok(()) } else { Err(format!("{range} by way of {hop}: {routes:?}")) }
+        };
+        eventually(PATIENCE, look).await.unwrap_or_else(|error| panic!("{error}\n{}", log(cluster, node)));
     }
 }
 

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::above::{above, peers_with_all, spreads};
 use crate::setup::{
-    LATEST, PATIENCE, PORT, addresses, established, everyone_reaches_everyone, knows, learned, metric,
+    LATEST, PATIENCE, PORT, addresses, established, everyone_reaches_everyone, knows, learned, log, metric,
     metrics, ranges, routed, until,
 };
 
@@ -89,8 +89,8 @@ async fn nothing_was_lost(what: &str, cluster: &Cluster, asking: Vec<(String, As
             lost.push(format!("{series}: of {}: {:?}", rate.asked, rate.failed));
         }
     }
-    let log = |node| std::fs::read_to_string(cluster.agent_log(node).unwrap()).unwrap_or_default();
-    assert!(lost.is_empty(), "{what}: {lost:#?}\n{}", (1..=3).map(log).collect::<Vec<_>>().join("\n"));
+    let logs = || (1..=3).map(|node| log(cluster, node)).collect::<Vec<_>>().join("\n");
+    assert!(lost.is_empty(), "{what}: {lost:#?}\n{}", logs());
 }
 
 /// What FRR was told about graceful restart by node 2, of IPv4: whether it has restarted, whether it kept forwarding.

@@ -142,8 +142,12 @@ pub(crate) async fn knows_beside(cluster: &Cluster, node: usize, others: &[usize
         let there = learned(cluster, node);
         if there == wanted { Ok(()) } else { Err(format!("node {node} has {there:?} instead of {wanted:?}")) }
     };
-    let log = || std::fs::read_to_string(cluster.agent_log(node).unwrap()).unwrap_or_default();
-    eventually(PATIENCE, look).await.unwrap_or_else(|error| panic!("{error}\n{}", log()));
+    eventually(PATIENCE, look).await.unwrap_or_else(|error| panic!("{error}\n{}", log(cluster, node)));
+}
+
+/// What the agent of a node has logged.
+pub(crate) fn log(cluster: &Cluster, node: usize) -> String {
+    std::fs::read_to_string(cluster.agent_log(node).unwrap()).unwrap()
 }
 
 /// Waits until `ask` is content.

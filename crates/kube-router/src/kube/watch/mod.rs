@@ -7,7 +7,7 @@
 //! Why not `kube::runtime::watcher`: its streaming list starts at `resourceVersion=0`, which lets a stale API server
 //! answer with a past in which newer objects are missing (here: consistent reads only); a resume answered by HTTP 410
 //! is repeated for ever; a server without streaming lists needs a second watcher; and its types need a whole
-//! `ObjectMeta`, most of the cost of an object. The connection itself, its authentication and the framing are kube's.
+//! `ObjectMeta`, most of the cost of an object. Connections are [`super::connection`]'s, the framing is kube's.
 
 mod attempt;
 mod pause;
